@@ -1,0 +1,86 @@
+"""Who may do what: the one table of scopes per RPC and per REST route. What is not in it is refused."""
+
+from dataclasses import dataclass, field
+
+from chassis.errors import PermissionDenied
+
+REQUESTS_WRITE = "requests:write"
+REQUESTS_READ = "requests:read"
+OPERATIONS = "operations"
+LIFECYCLE = "lifecycle"
+ACT_FOR_PARTNER = "act-for-partner"
+SCOPES = (REQUESTS_WRITE, REQUESTS_READ, OPERATIONS, LIFECYCLE, ACT_FOR_PARTNER)
+
+#: Open to everybody: probes and discovery carry no business data.
+PUBLIC_RPC_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+
+_INTAKE = "/integrationhub.intake.v1.IntakeService/"
+_LIFECYCLE = "/integrationhub.intake.v1.LifecycleService/"
+_DEAD_LETTERS = "/integrationhub.intake.v1.DeadLetterService/"
+_ADAPTER = "/integrationhub.adapter.v1.AdapterService/"
+_ORCHESTRATOR = "/integrationhub.orchestrator.v1.OrchestratorService/"
+
+#: RPC → scopes, any one of which opens it.
+RPC_SCOPES: dict[str, frozenset[str]] = {
+    _INTAKE + "CreateIntegrationRequest": frozenset({REQUESTS_WRITE}),
+    _INTAKE + "BatchCreateIntegrationRequests": frozenset({REQUESTS_WRITE}),
+    _INTAKE + "CancelIntegrationRequest": frozenset({REQUESTS_WRITE}),
+    _INTAKE + "GetIntegrationRequest": frozenset({REQUESTS_READ}),
+    _INTAKE + "ListIntegrationRequests": frozenset({REQUESTS_READ}),
+    _INTAKE + "ListIntegrationRequestHistory": frozenset({REQUESTS_READ}),
+    _LIFECYCLE + "Claim": frozenset({LIFECYCLE}),
+    _LIFECYCLE + "Report": frozenset({LIFECYCLE}),
+    _LIFECYCLE + "Heartbeat": frozenset({LIFECYCLE}),
+    _DEAD_LETTERS + "ListDeadLetters": frozenset({OPERATIONS}),
+    _DEAD_LETTERS + "GetDeadLetter": frozenset({OPERATIONS}),
+    _DEAD_LETTERS + "RedriveDeadLetters": frozenset({OPERATIONS}),
+    _DEAD_LETTERS + "DiscardDeadLetters": frozenset({OPERATIONS}),
+    _ADAPTER + "Deliver": frozenset({LIFECYCLE}),
+    _ADAPTER + "DeliverBatch": frozenset({LIFECYCLE}),
+    _ADAPTER + "Lookup": frozenset({LIFECYCLE}),
+    _ADAPTER + "ListTargets": frozenset({LIFECYCLE, OPERATIONS}),
+    _ORCHESTRATOR + "GetStatus": frozenset({OPERATIONS}),
+}
+
+#: "METHOD route" → scopes, any one of which opens it; None = open to everybody.
+ROUTE_SCOPES: dict[str, frozenset[str] | None] = {
+    "POST /api/integration-requests": frozenset({REQUESTS_WRITE}),
+    "GET /api/integration-requests": frozenset({REQUESTS_READ}),
+    "GET /api/integration-requests/{id}": frozenset({REQUESTS_READ}),
+    "GET /api/integration-requests/{id}/history": frozenset({REQUESTS_READ}),
+    "GET /healthz": None,
+    "GET /readyz": None,
+    "GET /openapi.json": None,
+    "GET /docs": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, as its verified token says."""
+
+    subject: str
+    partner_id: str
+    scopes: frozenset[str]
+    #: Seconds since 1970 at which the token ends.
+    expires_at: float
+    #: Creates per minute by the token's claim `rate_per_minute`; None = the hub's default.
+    rate_per_minute: int | None = None
+    claims: dict[str, object] = field(default_factory=dict)
+
+    def require(self, scopes: frozenset[str]) -> None:
+        """Raises: PermissionDenied when the token has none of `scopes`."""
+        if self.scopes.isdisjoint(scopes):
+            wanted = " or ".join(sorted(scopes))
+            raise PermissionDenied(f"The token needs the scope {wanted}; ask for one that has it.", scope=wanted)
+
+    def act_for(self, partner_id: str) -> str:
+        """The partner this call is for: the caller's own, or the one named by a service that may.
+
+        Raises: PermissionDenied when another partner is named without the scope act-for-partner.
+        """
+        if not partner_id or partner_id == self.partner_id:
+            return self.partner_id
+        if ACT_FOR_PARTNER not in self.scopes:
+            raise PermissionDenied("The token does not allow acting for another partner; leave partner_id empty.")
+        return partner_id

@@ -1,0 +1,120 @@
+"""Natural batching: a batch is whatever arrived while the previous batch was in flight.
+
+    submit ──▶ [waiting] ──▶ flush(batch) in flight ──▶ each submitter gets its own result
+                  ▲                    │
+                  └── arrives meanwhile┘
+
+There is no timer: an idle batcher flushes its first item at once, so low load pays no wait, and under load the
+batches grow by themselves (DESIGN section 2).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers items into batches; an item's error is its own.
+
+    `flush` takes a batch and gives a result or an exception for each item, in order; what it raises itself is
+    given to every item of that batch. At most `concurrency` batches are in flight. With `weight` (such as bytes) a
+    batch also ends before it would weigh more than `max_weight`, though it always takes one item.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        max_items: int = 1000,
+        max_weight: int | None = None,
+        weight: Callable[[Item], int] | None = None,
+        concurrency: int = 1,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        self._flush = flush
+        self._max_items = max_items
+        self._max_weight = max_weight
+        self._weight = weight
+        self._concurrency = concurrency
+        self._on_batch = on_batch
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Items that are not in flight yet."""
+        return len(self._waiting)
+
+    async def submit(self, item: Item) -> Result:
+        """Hand an item in and wait for its own result.
+
+        A cancelled submitter's item may still be flushed. Raises: what `flush` gave for this item.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._wake()
+        return await future
+
+    async def submit_many(self, items: Sequence[Item]) -> list[Result | BaseException]:
+        """Hand items in together and wait for all; an item's error stands at its place instead of being raised."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
+        self._wake()
+        return list(await asyncio.gather(*futures, return_exceptions=True))
+
+    async def drain(self) -> None:
+        """Wait until nothing is waiting or in flight."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _wake(self) -> None:
+        if len(self._running) < self._concurrency:
+            task = asyncio.create_task(self._run())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = [(item, future) for item, future in self._take() if not future.cancelled()]
+            if not batch:
+                continue
+            if self._on_batch is not None:
+                self._on_batch(len(batch))
+            try:
+                results = await self._flush([item for item, _ in batch])
+                if len(results) != len(batch):
+                    raise RuntimeError(f"flush gave {len(results)} results for {len(batch)} items")
+            except asyncio.CancelledError:
+                for _, future in batch:
+                    future.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - the batch's error is every item's error
+                results = [error] * len(batch)
+            for (_, future), result in zip(batch, results, strict=True):
+                _settle(future, result)
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        if self._weight is None or self._max_weight is None:
+            return [self._waiting.popleft() for _ in range(min(self._max_items, len(self._waiting)))]
+        batch = [self._waiting.popleft()]
+        total = self._weight(batch[0][0])
+        while self._waiting and len(batch) < self._max_items:
+            total += self._weight(self._waiting[0][0])
+            if total > self._max_weight:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+
+def _settle(future: asyncio.Future[Result], result: Result | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

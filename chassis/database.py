@@ -1,0 +1,197 @@
+"""The database of a service: one synchronous engine for SQLite and PostgreSQL, driven from threads.
+
+Writes are group commits: the operations that arrive while a transaction runs share the next one. Every operation
+is a plain function `(connection, now, items) -> results`; all SQL belongs to the service's store, none lives here.
+SQLite: one writer thread, WAL, synchronous=FULL. PostgreSQL: a few.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from chassis.batcher import Batcher
+from chassis.clock import Clock, Micros, SystemClock
+from chassis.errors import ConfigurationError, StorageUnavailable
+
+Result = TypeVar("Result")
+Operation = Callable[[sa.Connection, Micros, Sequence[Any]], Sequence[Any]]
+
+BUSY_TIMEOUT_MS = 5_000
+_DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+
+class Database:
+    """Engines for writing and reading; `now` is the database's own clock unless a test brings one."""
+
+    def __init__(self, url: str, *, clock: Clock | None = None, writers: int = 3, readers: int = 4) -> None:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigurationError("HUB_DATABASE_URL must begin with sqlite:/// or postgresql://")
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.writers = 1 if self.is_sqlite else writers
+        self.readers = readers
+        self._clock = clock if clock is not None else SystemClock() if self.is_sqlite else None
+        if self.is_sqlite:
+            self.engine = _sqlite_engine(parsed, "BEGIN IMMEDIATE", self.writers + 1)
+            self.read_engine = _sqlite_engine(parsed, "BEGIN", readers)
+        else:
+            self.engine = _postgresql_engine(parsed, self.writers + readers + 2)
+            self.read_engine = self.engine
+
+    def now(self, connection: sa.Connection) -> Micros:
+        """The instant that decides what is due; on PostgreSQL the server's, so that workers' clocks do not matter."""
+        if self._clock is not None:
+            return self._clock.now()
+        return int(connection.execute(_DATABASE_NOW).scalar_one())
+
+    def transact(self, operations: Sequence[tuple[Operation, Any]]) -> list[Any]:
+        """Run operations in one transaction; those of one kind are handed over together, in order.
+
+        Raises: StorageUnavailable when the database is away, locked or full; then nothing is known to be stored.
+        """
+        results: list[Any] = [None] * len(operations)
+        by_kind: dict[Operation, list[int]] = {}
+        for index, (operation, _) in enumerate(operations):
+            by_kind.setdefault(operation, []).append(index)
+        try:
+            with self.engine.begin() as connection:
+                now = self.now(connection)
+                for operation, indexes in by_kind.items():
+                    answers = operation(connection, now, [operations[index][1] for index in indexes])
+                    for index, answer in zip(indexes, answers, strict=True):
+                        results[index] = answer
+        except (OperationalError, InterfaceError) as error:
+            raise _storage_unavailable(error) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _storage_unavailable(error) from error
+            if len(operations) == 1:
+                raise
+            return [self._transact_alone(operation) for operation in operations]
+        return results
+
+    def read(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Run a query. Raises: StorageUnavailable."""
+        try:
+            with self.read_engine.connect() as connection:
+                return query(connection)
+        except (OperationalError, InterfaceError) as error:
+            raise _storage_unavailable(error) from error
+
+    def _transact_alone(self, operation: tuple[Operation, Any]) -> Any:
+        """One of a batch that failed as a whole: its error shall be its own."""
+        try:
+            return self.transact([operation])[0]
+        except (DBAPIError, StorageUnavailable) as error:
+            return error
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+        self.read_engine.dispose()
+
+
+class Store:
+    """The asynchronous face of a database: group-committed writes and pooled reads; a component.
+
+    `on_commit` is given the results of every transaction, on the event loop, even when nobody waits for them any more.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_batch: Callable[[int], None] | None = None,
+        on_commit: Callable[[Sequence[Any]], None] | None = None,
+    ) -> None:
+        self.database = database
+        self._on_commit = on_commit
+        self._write_threads = ThreadPoolExecutor(database.writers, thread_name_prefix="db-writer")
+        self._read_threads = ThreadPoolExecutor(database.readers, thread_name_prefix="db-reader")
+        self._writes: Batcher[tuple[Operation, Any], Any] = Batcher(
+            self._flush, max_items=1000, concurrency=database.writers, on_batch=on_batch
+        )
+
+    async def write(self, operation: Operation, item: Any) -> Any:
+        """Commit one item of an operation, with whatever else is waiting. Raises: StorageUnavailable; its own error."""
+        return await self._writes.submit((operation, item))
+
+    async def write_many(self, operation: Operation, items: Sequence[Any]) -> list[Any]:
+        """Commit many items; an item's error stands at its place.
+
+        Raises: StorageUnavailable when none of them is known to be stored.
+        """
+        results = await self._writes.submit_many([(operation, item) for item in items])
+        for result in results:
+            if isinstance(result, StorageUnavailable):
+                raise result
+        return results
+
+    async def read(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Run a query on a reader thread. Raises: StorageUnavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._read_threads, self.database.read, query)
+
+    async def start(self) -> None:
+        """Check that the database answers. Raises: StorageUnavailable."""
+        await self.read(lambda connection: connection.execute(sa.text("SELECT 1")).scalar_one())
+
+    async def stop(self) -> None:
+        """Finish what is being written, then close."""
+        await self._writes.drain()
+        self._write_threads.shutdown()
+        self._read_threads.shutdown()
+        self.database.dispose()
+
+    async def _flush(self, batch: Sequence[tuple[Operation, Any]]) -> Sequence[Any]:
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+        if self._on_commit is not None:
+            self._on_commit(results)  # here, not in the caller: what follows a commit must not depend on who waits
+        return results
+
+
+def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url, poolclass=QueuePool, pool_size=size, max_overflow=2, connect_args={"check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin by itself: we say BEGIN IMMEDIATE
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "cache_size=-16000",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin_transaction(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
+    options = "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=size,
+        max_overflow=2,
+        pool_timeout=5,
+        connect_args={"options": options, "connect_timeout": 3, "application_name": "integration-hub"},
+    )
+
+
+def _storage_unavailable(error: DBAPIError) -> StorageUnavailable:
+    return StorageUnavailable(
+        "The hub's database does not take requests now; repeat the call in a moment.", cause=type(error.orig).__name__
+    )

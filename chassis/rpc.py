@@ -1,0 +1,218 @@
+"""gRPC servers: the one visible list of interceptor stages, health, reflection and a graceful stop.
+
+Clients live in chassis.rpc_client.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from chassis.access import PUBLIC_RPC_PREFIXES, RPC_SCOPES, Caller
+from chassis.correlation import (
+    METADATA_KEY,
+    TRACEPARENT,
+    clean_correlation_id,
+    clean_traceparent,
+    correlation_id_var,
+    traceparent_var,
+)
+from chassis.errors import HubError, InternalError, PermissionDenied
+from chassis.logs import bound, get_logger
+from chassis.status import to_status
+from chassis.telemetry import Telemetry
+from chassis.tokens import TokenVerifier
+
+log = get_logger()
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+SERVER_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a second process on the port takes half the calls in silence
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+#: grpc.aio's context gives the number of the code, whatever its type hint says.
+_CODE_NAMES: dict[Any, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+caller_var: ContextVar[Caller] = ContextVar("caller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcCall:
+    """What the stages know of a call."""
+
+    method: str
+    metadata: dict[str, str]
+    context: grpc.aio.ServicerContext[Any, Any]
+
+
+Stage = Callable[[RpcCall], AbstractAsyncContextManager[None]]
+
+
+def stages(telemetry: Telemetry, verifier: TokenVerifier) -> list[Stage]:
+    """Every call passes these, outermost first."""
+    return [_correlation, _metrics(telemetry), _errors, _authentication(verifier)]
+
+
+@asynccontextmanager
+async def _correlation(call: RpcCall) -> AsyncIterator[None]:
+    correlation_id = clean_correlation_id(call.metadata.get(METADATA_KEY))
+    correlation_id_var.set(correlation_id)
+    traceparent_var.set(clean_traceparent(call.metadata.get(TRACEPARENT)))
+    await call.context.send_initial_metadata(((METADATA_KEY, correlation_id),))
+    with bound(correlation_id=correlation_id):
+        yield
+
+
+def _metrics(telemetry: Telemetry) -> Stage:
+    duration = telemetry.histogram("rpc_duration_ms")
+
+    @asynccontextmanager
+    async def stage(call: RpcCall) -> AsyncIterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            name = _CODE_NAMES.get(call.context.code(), "UNKNOWN")
+            duration.labels(method=call.method, code=name).observe((time.perf_counter() - started) * 1000)
+
+    return stage
+
+
+@asynccontextmanager
+async def _errors(call: RpcCall) -> AsyncIterator[None]:
+    """Map what went wrong to a status with details; a foreign exception is a bug of ours and says no more."""
+    try:
+        yield
+        return
+    except HubError as raised:
+        error = raised
+    except grpc.aio.AbortError:
+        raise
+    except Exception:  # the outermost frame of a call
+        log.exception("Call failed", method=call.method)
+        error = InternalError()
+    status = rpc_status.to_status(to_status(error))
+    await call.context.abort(status.code, status.details, trailing_metadata=status.trailing_metadata)
+
+
+def _authentication(verifier: TokenVerifier) -> Stage:
+    @asynccontextmanager
+    async def stage(call: RpcCall) -> AsyncIterator[None]:
+        caller = await verifier.verify_header(call.metadata.get("authorization"))
+        scopes = RPC_SCOPES.get(call.method)
+        if scopes is None:
+            raise PermissionDenied(f"{call.method} is open to nobody.", method=call.method)
+        caller.require(scopes)
+        caller_var.set(caller)
+        yield
+
+    return stage
+
+
+class _Stages(grpc.aio.ServerInterceptor):
+    """Puts the stages around every handler that is not public."""
+
+    def __init__(self, stage_list: Sequence[Stage]) -> None:
+        self._stages = stage_list
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(PUBLIC_RPC_PREFIXES):
+            return handler
+        metadata = {
+            key: value if isinstance(value, str) else ""
+            for key, value in handler_call_details.invocation_metadata or ()
+        }
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, metadata), **codecs)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method, metadata), **codecs)
+        raise NotImplementedError(f"{method} streams its requests; no stage is written for that")
+
+    def _unary(self, behaviour: Any, method: str, metadata: dict[str, str]) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            async with AsyncExitStack() as stack:
+                await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
+                return await behaviour(request, context)
+
+        return call
+
+    def _stream(self, behaviour: Any, method: str, metadata: dict[str, str]) -> Any:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with AsyncExitStack() as stack:
+                await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
+                async for response in behaviour(request, context):
+                    yield response
+
+        return call
+
+    async def _enter(self, stack: AsyncExitStack, call: RpcCall) -> None:
+        for stage in self._stages:
+            await stack.enter_async_context(stage(call))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servicer:
+    """One gRPC service to serve: its full name, its implementation and the generated function that adds it."""
+
+    name: str
+    implementation: object
+    add: Callable[[Any, grpc.aio.Server], None]
+
+
+class RpcServer:
+    """A gRPC server as a component: ready after `start`, drained by `stop`."""
+
+    def __init__(
+        self, address: str, servicers: Sequence[Servicer], stage_list: Sequence[Stage], *, grace_seconds: float
+    ) -> None:
+        self._address = address
+        self._servicers = servicers
+        self._stages = stage_list
+        self._grace_seconds = grace_seconds
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen and say SERVING. Raises: OSError when the port is taken."""
+        server = grpc.aio.server(interceptors=[_Stages(self._stages)], options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for servicer in self._servicers:
+            servicer.add(servicer.implementation, server)
+        names = [servicer.name for servicer in self._servicers]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        try:
+            server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(
+                f"The port of {self._address} is taken or not allowed; free it or set another address"
+            ) from error
+        await server.start()
+        self._server = server
+        for name in ["", *names]:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, refuse new calls, finish those in flight within the grace."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        await self._health.enter_graceful_shutdown()
+        await server.stop(self._grace_seconds)

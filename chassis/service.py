@@ -1,0 +1,128 @@
+"""The life of a process: start, ready, drain, stop.
+
+Components start in the order of the list and stop in the reverse order. SIGTERM and SIGINT drain: readiness goes
+first, what is in flight is finished or handed back within the grace, and only then is the rest closed. A second
+signal ends the process at once.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import uvloop
+
+from chassis.errors import HubError
+from chassis.logs import configure_logs, get_logger
+from chassis.settings import HubSettings
+
+log = get_logger()
+
+
+class Component(Protocol):
+    """A part of a service with a life of its own; `stop` may be called twice, or before `start`."""
+
+    async def start(self) -> None:
+        """Start; returns when ready."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop; returns when stopped."""
+        ...
+
+
+class Service:
+    """The components of one process, in start order."""
+
+    def __init__(self, name: str, components: Sequence[Component]) -> None:
+        self.name = name
+        self._components = list(components)
+        self._started: list[Component] = []
+
+    async def start(self) -> None:
+        """Start every component; on a failure stop those that run, then raise it."""
+        try:
+            for component in self._components:
+                self._started.append(component)
+                await component.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop what was started, last first; one that fails does not keep the others from stopping."""
+        while self._started:
+            component = self._started.pop()
+            try:
+                await component.stop()
+            except Exception:  # the others must still be stopped
+                log.exception("Component failed to stop", component=type(component).__name__)
+
+
+def run_service(
+    name: str,
+    build: Callable[[HubSettings], Awaitable[Service]],
+    before_start: Callable[[HubSettings], None] | None = None,
+) -> int:
+    """Run one service until it is told to stop; the exit code is the result. Called by each __main__ only."""
+    settings = HubSettings()
+    configure_logs(name, level=settings.log_level, log_format=settings.log_format)
+    try:
+        if before_start is not None:
+            before_start(settings)
+        uvloop.run(_run(build, settings))
+    except HubError as error:
+        log.error("Service cannot start", reason=error.reason, detail=error.message)
+        return 1
+    except OSError as error:
+        log.error("Service cannot start", reason="OS_ERROR", detail=str(error))
+        return 1
+    return 0
+
+
+async def _run(build: Callable[[HubSettings], Awaitable[Service]], settings: HubSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, lambda: os._exit(130) if stop.is_set() else stop.set())
+    service = await build(settings)
+    await service.start()
+    log.info("Service ready", pid=os.getpid())
+    await stop.wait()
+    log.info("Service draining")
+    await service.stop()
+    log.info("Service stopped")
+
+
+class Loop:
+    """A component that runs one coroutine again and again; an error is logged and followed by a pause."""
+
+    def __init__(
+        self, step: Callable[[], Awaitable[None]], *, name: str, pause_after_error_seconds: float = 1.0
+    ) -> None:
+        self._step = step
+        self._name = name
+        self._pause = pause_after_error_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the loop."""
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        """Cancel the loop and wait for its end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except Exception as error:  # the outermost loop of a worker: it must go on
+                reason = error.reason if isinstance(error, HubError) else type(error).__name__
+                log.warning(
+                    "Loop step failed", loop=self._name, reason=reason, exc_info=not isinstance(error, HubError)
+                )
+                await asyncio.sleep(self._pause)

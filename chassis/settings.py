@@ -1,0 +1,114 @@
+"""The hub's settings: one class, read once from HUB_* by each process' entry point.
+
+Every default is safe on one machine. What is not here is not configurable; targets live in their own file
+(see chassis.targets).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.errors import ConfigurationError
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+
+
+class HubSettings(BaseSettings):
+    """Effective settings of one process; every field is the variable HUB_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="HUB_", frozen=True, extra="ignore")
+
+    state_dir: Path = Field(Path(".hub"), description="Folder of the SQLite file, Valkey's files, keys and logs")
+    database_url: str = Field("", description="Empty = SQLite in the state folder; postgresql://... in production")
+    redis_url: str = Field("", description="Empty = the embedded Valkey that `hub up` starts")
+    redis_port: int = Field(6390, ge=1, le=65535, description="Port of the embedded Valkey")
+    targets: Path = Field(Path("deploy/targets.toml"), description="TOML file with the external systems")
+
+    gateway_address: str = "127.0.0.1:8080"
+    intake_address: str = "127.0.0.1:50051"
+    orchestrator_address: str = "127.0.0.1:50052"
+    adapter_address: str = "127.0.0.1:50053"
+    gateway_metrics_address: str = "127.0.0.1:9101"
+    intake_metrics_address: str = "127.0.0.1:9102"
+    orchestrator_metrics_address: str = "127.0.0.1:9103"
+    adapter_metrics_address: str = "127.0.0.1:9104"
+    simulator_address: str = Field("127.0.0.1:8090", description="The default run's external system")
+    intake_url: str = Field("", description="Where clients find intake: host:port[,host:port]; empty = its address")
+    adapter_url: str = Field("", description="Where clients find the adapter; empty = its address")
+    orchestrator_url: str = Field("", description="Where clients find the orchestrator; empty = its address")
+    allow_plaintext: bool = Field(False, description="Allow unencrypted links on addresses that are not loopback")
+
+    jwt_issuer: str = "integration-hub"
+    jwt_audience: str = "integration-hub"
+    jwt_jwks: str = Field("", description="Path or https URL of the key set; empty = the state folder's")
+    service_key: str = Field("", description="Private JWK set that signs service tokens; empty = the state folder's")
+
+    partner_rate_per_minute: int = Field(600, ge=0, description="Creates per partner and minute; 0 = no limit")
+    max_backlog: int = Field(1_000_000, ge=1, description="Waiting requests in all before creates are refused")
+    max_backlog_per_partner: int = Field(200_000, ge=1, description="Waiting requests of one partner")
+    grace_seconds: float = Field(20.0, gt=0, description="Time to finish what is in flight after SIGTERM")
+    rpc_timeout_seconds: float = Field(10.0, gt=0, description="Deadline of a call between services")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto = console on a terminal")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_line_breaks(cls, value: object) -> object:
+        if isinstance(value, str) and ("\n" in value or "\r" in value):
+            raise ValueError("must not contain a line break")
+        return value
+
+    @property
+    def effective_database_url(self) -> str:
+        """The URL to connect to, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'hub.sqlite3'}"
+
+    @property
+    def effective_redis_url(self) -> str:
+        """The URL to connect to, with the default filled in."""
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def effective_jwks(self) -> str:
+        """Path or URL of the public keys that tokens are checked against."""
+        return self.jwt_jwks or str(self.state_dir / "keys" / "jwks.json")
+
+    @property
+    def effective_service_key(self) -> Path:
+        """Path of the private key set that signs this hub's own service tokens."""
+        return Path(self.service_key) if self.service_key else self.state_dir / "keys" / "private.json"
+
+    def address_of(self, service: str) -> str:
+        """Where `service` listens, as host:port."""
+        return str(getattr(self, f"{service}_address"))
+
+    def metrics_address_of(self, service: str) -> str:
+        """Where `service` shows its metrics, as host:port."""
+        return str(getattr(self, f"{service}_metrics_address"))
+
+    def url_of(self, service: str) -> str:
+        """Where clients reach `service`: one or more host:port, separated by commas."""
+        return str(getattr(self, f"{service}_url") or self.address_of(service))
+
+    def check_link(self, address: str) -> None:
+        """Refuse a plain-text link beyond this machine unless it was asked for.
+
+        Raises: ConfigurationError when `address` is not loopback and HUB_ALLOW_PLAINTEXT is not set.
+        """
+        host = address.rsplit(":", 1)[0]
+        if host not in LOOPBACK and not self.allow_plaintext:
+            raise ConfigurationError(
+                f"{address} is not a loopback address and the link is not encrypted; "
+                "bind to 127.0.0.1 or set HUB_ALLOW_PLAINTEXT=true"
+            )
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split host:port. Raises: ConfigurationError when there is no port number."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"{address!r} is not an address; write host:port")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,208 @@
+"""Redis Streams as the hub uses them: publish, read by consumer group, acknowledge, reclaim.
+
+The stream is a doorbell, never the record: what is lost here is rung again from the database. Two clients, because
+a blocking read must outlive the command time-out, and no automatic retry on either, because a lost reply would add
+an entry twice or skip what a read delivered (ECOSYSTEM, finding 1; FAULTS, cases 23 and 24).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from chassis.errors import Unavailable
+
+GROUP = "orchestrator"
+EVENTS_STREAM = "hub:events"
+DEAD_LETTER_STREAM = "hub:dlq"
+_WORK_PREFIX = "hub:work:"
+#: Gone when Redis has lost its memory: then everything that waits must be rung again at once.
+_MARKER_KEY = "hub:marker"
+COMMAND_TIMEOUT_SECONDS = 3.0
+EVENT_AGE_SECONDS = 72 * 3600
+DEAD_LETTER_AGE_SECONDS = 30 * 24 * 3600
+
+
+class StreamsUnavailable(Unavailable):
+    """Redis does not answer; accepted requests wait in the database."""
+
+    reason = "STREAMS_UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stream entry; `fields` is empty when it was deleted before it was read."""
+
+    id: str
+    fields: Mapping[str, str]
+
+
+def work_stream(target: str) -> str:
+    """The stream that holds the ids of work for one target."""
+    return _WORK_PREFIX + target
+
+
+class Streams:
+    """The hub's connection to Redis or Valkey; a component."""
+
+    def __init__(self, url: str, *, block_seconds: float = 5.0) -> None:
+        self._block_ms = round(block_seconds * 1000)
+        self._commands = _client(url, COMMAND_TIMEOUT_SECONDS)
+        self._reader = _client(url, block_seconds + COMMAND_TIMEOUT_SECONDS)
+
+    async def publish(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+        """Add entries, in order, in one round trip. Raises: StreamsUnavailable; some may have been added."""
+        pipeline = self._commands.pipeline(transaction=False)
+        for stream, fields in entries:
+            pipeline.xadd(stream, dict(fields))  # type: ignore[arg-type]  # redis-py wants an invariant dict
+        await _guard(pipeline.execute())
+
+    async def ensure_group(self, stream: str) -> None:
+        """Create the consumer group from the beginning of the stream, unless it is there.
+
+        From id 0, never `$`: what was added meanwhile must be read. Raises: StreamsUnavailable.
+        """
+        try:
+            await _guard(self._commands.xgroup_create(stream, GROUP, id="0", mkstream=True))
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def read(self, stream: str, consumer: str, count: int) -> list[Entry]:
+        """Read up to `count` new entries, waiting `block_seconds` for the first.
+
+        A lost group is made again and nothing is returned. Raises: StreamsUnavailable.
+        """
+        return await self._read_group(stream, consumer, count, ">", self._block_ms)
+
+    async def own_pending(self, stream: str, consumer: str, count: int) -> list[Entry]:
+        """Entries that were delivered to this consumer and are not acknowledged. Raises: StreamsUnavailable."""
+        return await self._read_group(stream, consumer, count, "0", None)
+
+    async def reclaim(self, stream: str, consumer: str, *, idle_seconds: float, count: int = 100) -> list[Entry]:
+        """Take over entries that another consumer read and did not acknowledge for that long.
+
+        Raises: StreamsUnavailable.
+        """
+        try:
+            reply: Any = await _guard(
+                self._commands.xautoclaim(stream, GROUP, consumer, round(idle_seconds * 1000), "0-0", count=count)
+            )
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+            return []
+        return [Entry(entry_id, fields or {}) for entry_id, fields in reply[1]]
+
+    async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
+        """Acknowledge and delete entries: one group reads a work stream, so it holds only what waits.
+
+        Raises: StreamsUnavailable.
+        """
+        if not entry_ids:
+            return
+        pipeline = self._commands.pipeline(transaction=False)
+        pipeline.xack(stream, GROUP, *entry_ids)
+        pipeline.xdel(stream, *entry_ids)
+        try:
+            await _guard(pipeline.execute())
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+
+    async def waiting(self, stream: str) -> tuple[int, float | None]:
+        """How many entries the stream holds, and the Unix time of the oldest. Raises: StreamsUnavailable."""
+        pipeline = self._commands.pipeline(transaction=False)
+        pipeline.xlen(stream)
+        pipeline.xrange(stream, count=1)
+        length, oldest = await _guard(pipeline.execute())
+        return length, int(oldest[0][0].partition("-")[0]) / 1000 if oldest else None
+
+    async def drop_consumer(self, stream: str, consumer: str) -> None:
+        """Remove this consumer when it has nothing pending; a consumer with entries is left for the others to reclaim.
+
+        Raises: StreamsUnavailable.
+        """
+        try:
+            pending: Any = await _guard(self._commands.xpending_range(stream, GROUP, "-", "+", 1, consumer))
+            if not pending:
+                await _guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer))
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+
+    async def memory_lost(self) -> bool:
+        """Whether the marker is gone: Redis was flushed, replaced or lost its files. Raises: StreamsUnavailable."""
+        return not await _guard(self._commands.exists(_MARKER_KEY))
+
+    async def set_marker(self) -> None:
+        """Remember that everything that waits has been rung. Raises: StreamsUnavailable."""
+        await _guard(self._commands.set(_MARKER_KEY, "1"))
+
+    async def trim_by_age(self) -> None:
+        """Forget old entries of the event and dead-letter streams, never work. Raises: StreamsUnavailable."""
+        now_ms = round(time.time() * 1000)
+        pipeline = self._commands.pipeline(transaction=False)
+        pipeline.xtrim(EVENTS_STREAM, minid=str(now_ms - EVENT_AGE_SECONDS * 1000), approximate=True)
+        pipeline.xtrim(DEAD_LETTER_STREAM, minid=str(now_ms - DEAD_LETTER_AGE_SECONDS * 1000), approximate=True)
+        await _guard(pipeline.execute())
+
+    async def ping(self) -> None:
+        """Raises: StreamsUnavailable when Redis does not answer."""
+        await _guard(self._commands.ping())
+
+    async def start(self) -> None:
+        """Do nothing: connections are made when they are used, since Redis may come later than the hub."""
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._commands.aclose()
+        await self._reader.aclose()
+
+    async def _read_group(self, stream: str, consumer: str, count: int, start: str, block: int | None) -> list[Entry]:
+        try:
+            reply: Any = await _guard(
+                self._reader.xreadgroup(GROUP, consumer, {stream: start}, count=count, block=block)
+            )
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+            return []
+        return [Entry(entry_id, fields or {}) for entry_id, fields in _entries(reply, stream)]
+
+    async def _recover_group(self, stream: str, error: ResponseError) -> None:
+        if "NOGROUP" not in str(error) and "no such key" not in str(error).lower():
+            raise StreamsUnavailable("Redis refuses a stream command; see its log.", cause=str(error)[:80]) from error
+        await self.ensure_group(stream)
+
+
+def _entries(reply: Any, stream: str) -> list[tuple[str, Mapping[str, str] | None]]:
+    """The shape of an XREADGROUP reply depends on client options; ours is {stream: [(id, fields)]} (finding 2)."""
+    entries: list[tuple[str, Mapping[str, str] | None]] = reply.get(stream, []) if reply else []
+    return entries
+
+
+def _client(url: str, timeout_seconds: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        legacy_responses=False,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+async def _guard(command: Any) -> Any:
+    """Translate redis' errors once; what the server says of a command stays for the caller to judge."""
+    try:
+        return await command
+    except ResponseError as error:
+        if "NOGROUP" in str(error) or "BUSYGROUP" in str(error) or "no such key" in str(error).lower():
+            raise
+        raise StreamsUnavailable("Redis refuses a command; see its log.", cause=str(error)[:80]) from error
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StreamsUnavailable(
+            "Redis does not answer; work goes on when it is back.", cause=type(error).__name__
+        ) from error

@@ -1,0 +1,1 @@
+"""Intake: accepts requests durably, owns their state, rings the bell when work is due."""

@@ -1,0 +1,73 @@
+"""Builds the intake service; the only file of it that knows every concrete class."""
+
+from chassis.database import Database, Store
+from chassis.rpc import RpcServer, Servicer, stages
+from chassis.service import Service
+from chassis.settings import HubSettings
+from chassis.streams import Streams
+from chassis.telemetry import MetricsServer, Telemetry
+from chassis.tokens import JwksSource, TokenVerifier
+from chassis.tracing import Tracing
+from intake_service.aftermath import Aftermath
+from intake_service.backlog import Backlog
+from intake_service.commands import Commands
+from intake_service.migrations import migrate
+from intake_service.outbox import Relay
+from intake_service.queries import Queries
+from intake_service.scheduler import Scheduler
+from intake_service.servicer import DeadLetterServicer, IntakeServicer, LifecycleServicer
+from intake_service.settings import load_settings
+from intake_service.settling import Settling
+from integrationhub.intake.v1 import dead_letters_pb2_grpc, intake_pb2_grpc, lifecycle_pb2_grpc
+
+
+def prepare(hub: HubSettings) -> None:
+    """Check the settings and bring the database to the newest schema, before the event loop runs."""
+    load_settings(hub)
+    migrate(hub.effective_database_url)
+
+
+async def build(hub: HubSettings) -> Service:
+    """Build everything; nothing runs yet."""
+    settings = load_settings(hub)
+    telemetry = Telemetry("intake")
+    tracing = Tracing.from_environment("intake")
+    batch_items = telemetry.histogram("batch_items")
+    aftermath: list[Aftermath] = []
+    store = Store(
+        Database(hub.effective_database_url),
+        on_batch=batch_items.labels(batch="commit").observe,
+        on_commit=lambda results: aftermath[0].committed(results),  # noqa: PLW0108 - it is built later
+    )
+    streams = Streams(hub.effective_redis_url)
+    relay = Relay(store, streams, telemetry, tracing)
+    backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
+    aftermath.append(Aftermath(relay, backlog, telemetry))
+    commands = Commands(store, backlog, settings.targets, telemetry)
+    queries = Queries(store)
+    verifier = TokenVerifier(JwksSource(hub.effective_jwks), issuer=hub.jwt_issuer, audience=hub.jwt_audience)
+    server = RpcServer(
+        hub.intake_address,
+        [
+            Servicer(
+                name="integrationhub.intake.v1.IntakeService",
+                implementation=IntakeServicer(commands, queries),
+                add=intake_pb2_grpc.add_IntakeServiceServicer_to_server,
+            ),
+            Servicer(
+                name="integrationhub.intake.v1.LifecycleService",
+                implementation=LifecycleServicer(commands),
+                add=lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server,
+            ),
+            Servicer(
+                name="integrationhub.intake.v1.DeadLetterService",
+                implementation=DeadLetterServicer(queries, Settling(commands, queries)),
+                add=dead_letters_pb2_grpc.add_DeadLetterServiceServicer_to_server,
+            ),
+        ],
+        stages(telemetry, verifier),
+        grace_seconds=hub.grace_seconds,
+    )
+    metrics = MetricsServer(telemetry, hub.intake_metrics_address)
+    scheduler = Scheduler(store, streams, relay, telemetry)
+    return Service("intake", [tracing, metrics, store, streams, backlog, relay, scheduler, server])

@@ -1,0 +1,116 @@
+"""Domain events: what an outbox row holds and a stream entry carries. Pure.
+
+`data` is the proto JSON of the message in events.v1 (a test holds the two together); it is written by hand because
+the general printer costs as much as the rest of a create.
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from chassis.clock import Micros, to_rfc3339
+from chassis.streams import DEAD_LETTER_STREAM, EVENTS_STREAM, work_stream
+from intake_service.ids import new_id
+from intake_service.integration_request import Status
+
+CREATED = "IntegrationRequestCreated"
+STATUS_CHANGED = "IntegrationRequestStatusChanged"
+COMPLETED = "IntegrationRequestCompleted"
+FAILED = "IntegrationRequestFailed"
+DEAD_LETTERED = "IntegrationRequestDeadLettered"
+EVENT_TYPES = (CREATED, STATUS_CHANGED, COMPLETED, FAILED, DEAD_LETTERED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """The request that events are about."""
+
+    request_id: str
+    external_id: str
+    correlation_id: str
+    traceparent: str
+    target_system: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One outbox row. With `rings` its publication also puts the request's id into its target's work stream."""
+
+    id: str
+    type: str
+    request_id: str
+    correlation_id: str
+    traceparent: str
+    target_system: str
+    rings: bool
+    data: str
+    created_at: Micros
+
+    @property
+    def failure_reason(self) -> str:
+        """Why, of a failed request's event; empty otherwise."""
+        return str(orjson.loads(self.data).get("failureReason", ""))
+
+    def entries(self) -> list[tuple[str, dict[str, str]]]:
+        """The stream entries that publish it: the work first, so that a watcher never hurts the flow."""
+        fields = {
+            "type": self.type,
+            "id": self.request_id,
+            "correlation_id": self.correlation_id,
+            "traceparent": self.traceparent,
+            "data": self.data,
+        }
+        entries = [ring(self.target_system, self.request_id)] if self.rings else []
+        entries.append((EVENTS_STREAM, fields))
+        if self.type == DEAD_LETTERED:
+            entries.append((DEAD_LETTER_STREAM, fields))
+        return entries
+
+
+def ring(target_system: str, request_id: str) -> tuple[str, dict[str, str]]:
+    """The stream entry that says: look at this request."""
+    return work_stream(target_system), {"id": request_id}
+
+
+def created(about: About, at: Micros) -> Event:
+    """The event of a new request."""
+    return _event(CREATED, about, at, rings=True)
+
+
+def transition(
+    about: About, at: Micros, before: Status, after: Status, *, attempts: int, failure_reason: str | None
+) -> Event:
+    """The event of one move."""
+    if after is Status.COMPLETED:
+        return _event(COMPLETED, about, at, completedAt=to_rfc3339(at), attempts=attempts)
+    if after is Status.FAILED:
+        return _event(FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
+    rings = after is Status.RECEIVED
+    return _event(STATUS_CHANGED, about, at, rings=rings, oldStatus=before.value, newStatus=after.value)
+
+
+def dead_lettered(about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:
+    """The event of a request that wants an operator."""
+    return _event(DEAD_LETTERED, about, at, failureReason=failure_reason, attempts=attempts)
+
+
+def _event(event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int) -> Event:
+    data = {
+        "eventType": event_type,
+        "requestId": about.request_id,
+        "correlationId": about.correlation_id,
+        "externalId": about.external_id,
+        "timestamp": to_rfc3339(at),
+        **more,
+    }
+    return Event(
+        id=new_id(),
+        type=event_type,
+        request_id=about.request_id,
+        correlation_id=about.correlation_id,
+        traceparent=about.traceparent,
+        target_system=about.target_system,
+        rings=rings,
+        data=orjson.dumps(data).decode(),
+        created_at=at,
+    )

@@ -1,0 +1,340 @@
+"""The integration request: its statuses, the legal moves between them and what each report does to it. Pure.
+
+    Received ──▶ Processing ──▶ WaitingExternal ──▶ Completed
+        │            │                 │
+        └────────────┴─────────────────┴──▶ Failed ──(redrive)──▶ Received
+
+No clock, no database: every function takes the request as it stands and gives the request as it becomes. The store
+reads and writes it; the fence (`lease_token`) is compared here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import pairwise
+from typing import assert_never
+
+SECOND = 1_000_000
+
+#: An entry that nobody claimed is rung again after 15 s, doubling to 10 min.
+FIRST_RING_SECONDS = 15
+LAST_RING_SECONDS = 600
+#: A worker that has not beaten for this long has lost its leases.
+WORKER_SILENCE_SECONDS = 15
+#: A lease ends by itself this long after a claim, or after the time-out of an attempt, even if its worker lives.
+LEASE_SECONDS = 75
+LEASE_MARGIN_SECONDS = 15
+#: Claimed this often without an outcome, a request is taken to kill its workers.
+MAX_CLAIMS = 5
+
+
+class Status(StrEnum):
+    """Where a request stands; the partners' words, also in SQL and logs."""
+
+    RECEIVED = "Received"
+    PROCESSING = "Processing"
+    WAITING_EXTERNAL = "WaitingExternal"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (Status.COMPLETED, Status.FAILED)
+
+
+class FailureReason(StrEnum):
+    """Why a request ended Failed."""
+
+    VALIDATION_FAILED = "validation_failed"
+    EXTERNAL_REJECTED = "external_rejected"
+    EXTERNAL_UNAVAILABLE = "external_unavailable"
+    TIMEOUT = "timeout"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    POISONED = "poisoned"
+
+
+#: Every legal move with its cause; docs/states.md is generated from this table.
+TRANSITIONS: dict[tuple[Status, Status], str] = {
+    (Status.RECEIVED, Status.PROCESSING): "a worker claims it",
+    (Status.RECEIVED, Status.FAILED): "cancelled, or expired before any worker had it",
+    (Status.PROCESSING, Status.WAITING_EXTERNAL): "about to be posted; committed before the first byte",
+    (Status.PROCESSING, Status.FAILED): "invalid, cancelled, expired or poisoned",
+    (Status.WAITING_EXTERNAL, Status.COMPLETED): "the external system has it",
+    (Status.WAITING_EXTERNAL, Status.FAILED): "rejected, retries spent, timed out, not known, expired or cancelled",
+    (Status.FAILED, Status.RECEIVED): "an operator redrives it: a new cycle",
+}
+
+#: Outcomes that leave no doubt about whether the external system has the request.
+_REASONS_WITHOUT_DOUBT = (
+    FailureReason.VALIDATION_FAILED,
+    FailureReason.EXTERNAL_REJECTED,
+    FailureReason.EXTERNAL_UNAVAILABLE,
+    FailureReason.CANCELLED,
+)
+
+
+class IllegalTransition(Exception):
+    """A move that is not in TRANSITIONS; a bug, never input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The part of a request that its flow changes. Instants are microseconds, UTC."""
+
+    status: Status
+    attempts: int = 0
+    retries: int = 0
+    lookups: int = 0
+    claims: int = 0
+    cycle: int = 1
+    rings: int = 0
+    in_doubt: bool = False
+    timed_out: bool = False
+    lease_token: int = 0
+    leased_by: str | None = None
+    sent_at: int | None = None
+    due_at: int | None = None
+    next_attempt_at: int | None = None
+    expires_at: int = 0
+    failure_reason: str | None = None
+    failure_detail: str | None = None
+    external_response_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """About to post: what must be committed before the first byte is sent."""
+
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """The external system has it."""
+
+    external_response_json: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """It ends without success."""
+
+    reason: FailureReason
+    detail: str
+    dead_letter: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Certainly not applied: another attempt after a wait."""
+
+    delay_seconds: float
+    spends_retry: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InDoubt:
+    """Not known whether applied: a lookup after a wait."""
+
+    delay_seconds: float
+    lookup_made: bool
+    timed_out: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Handed back because of the hub's own trouble."""
+
+    delay_seconds: float
+    not_sent: bool
+
+
+Step = Sending | Completed | Failed | Retry | InDoubt | Release
+
+
+class Claimable(StrEnum):
+    """The answer to one claim."""
+
+    GRANTED = "granted"
+    NOT_AVAILABLE = "not_available"
+    POISONED = "poisoned"
+
+
+def check_transition(before: Status, after: Status) -> None:
+    """Raises: IllegalTransition unless the move is in the table; staying is no move."""
+    if before is not after and (before, after) not in TRANSITIONS:
+        raise IllegalTransition(f"{before} to {after}")
+
+
+def claimable(standing: Standing, worker_id: str, now: int) -> Claimable:
+    """Say whether a worker may have the lease.
+
+    The worker that holds it already may take it again: its own answer was lost, and it never asks for what it works on.
+    """
+    if standing.status.is_terminal:
+        return Claimable.NOT_AVAILABLE
+    is_held = standing.leased_by is not None and (standing.due_at is None or standing.due_at > now)
+    if is_held and standing.leased_by != worker_id:
+        return Claimable.NOT_AVAILABLE
+    if standing.next_attempt_at is not None and standing.next_attempt_at > now:
+        return Claimable.NOT_AVAILABLE
+    return Claimable.POISONED if standing.claims >= MAX_CLAIMS else Claimable.GRANTED
+
+
+def claim(standing: Standing, worker_id: str, now: int) -> Standing:
+    """Give the lease: a new token fences every earlier holder off."""
+    return replace(
+        standing,
+        status=Status.PROCESSING if standing.status is Status.RECEIVED else standing.status,
+        lease_token=standing.lease_token + 1,
+        leased_by=worker_id,
+        claims=standing.claims + 1,
+        rings=0,
+        due_at=now + LEASE_SECONDS * SECOND,
+        next_attempt_at=None,
+    )
+
+
+def poison(standing: Standing) -> Standing:
+    """End a request that kills its workers."""
+    detail = f"It was claimed {standing.claims} times and no worker came back with an outcome."
+    return _end_failed(standing, Failed(reason=FailureReason.POISONED, detail=detail, dead_letter=True))
+
+
+def is_stale(standing: Standing, token: int, step: Step) -> bool:
+    """Whether a report must be refused. A success is true whoever says it, while the request is not terminal."""
+    if standing.status.is_terminal:
+        return True
+    if isinstance(step, Completed):
+        return False
+    return token != standing.lease_token or standing.leased_by is None
+
+
+def apply_step(standing: Standing, step: Step, now: int) -> Standing:
+    """What a report that is not stale makes of the request."""
+    match step:
+        case Sending():
+            return replace(
+                standing,
+                status=Status.WAITING_EXTERNAL,
+                attempts=standing.attempts + 1,
+                in_doubt=True,
+                timed_out=False,
+                lookups=0,
+                sent_at=now,
+                due_at=now + round((step.timeout_seconds + LEASE_MARGIN_SECONDS) * SECOND),
+            )
+        case Completed():
+            ended = _handed_back(standing, due_at=None)
+            return replace(
+                ended,
+                status=Status.COMPLETED,
+                in_doubt=False,
+                external_response_json=step.external_response_json,
+                failure_reason=None,
+                failure_detail=None,
+            )
+        case Failed():
+            return _end_failed(standing, step)
+        case Retry():
+            waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
+            return replace(waiting, in_doubt=False, timed_out=False, retries=standing.retries + step.spends_retry)
+        case InDoubt():
+            waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
+            return replace(
+                waiting,
+                lookups=standing.lookups + step.lookup_made,
+                timed_out=standing.timed_out or step.timed_out,
+            )
+        case Release():
+            waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
+            if not step.not_sent:
+                return waiting
+            return replace(waiting, attempts=max(0, standing.attempts - 1), in_doubt=False, sent_at=None)
+        case _:
+            assert_never(step)
+
+
+def path(before: Status, after: Status) -> Sequence[tuple[Status, Status]]:
+    """The legal moves from one status to another, so that a history never has a gap.
+
+    Only a late success jumps: it may find the request in an earlier status, after a redrive for instance.
+    """
+    if before is after:
+        return ()
+    if after is not Status.COMPLETED:
+        check_transition(before, after)
+        return ((before, after),)
+    order = (Status.RECEIVED, Status.PROCESSING, Status.WAITING_EXTERNAL, Status.COMPLETED)
+    steps = order[order.index(before) :]
+    return tuple(pairwise(steps))
+
+
+def expire(standing: Standing) -> Standing:
+    """End a request whose time is over and that no worker holds."""
+    detail = "It could not be delivered within its time to live."
+    return _end_failed(standing, Failed(reason=FailureReason.EXPIRED, detail=detail, dead_letter=True))
+
+
+def is_cancellable(standing: Standing) -> bool:
+    """Whether nothing has been sent, or what was sent is known not to have been applied."""
+    return not standing.status.is_terminal and not standing.in_doubt
+
+
+def cancel(standing: Standing, detail: str) -> Standing:
+    """End it as the partner wishes; the token rises, so that a worker that holds it can no longer send it."""
+    step = Failed(reason=FailureReason.CANCELLED, detail=detail, dead_letter=False)
+    return replace(_end_failed(standing, step), lease_token=standing.lease_token + 1)
+
+
+def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
+    """Start a new cycle. A doubt stays: the next worker asks the external system before it posts."""
+    check_transition(standing.status, Status.RECEIVED)
+    return replace(
+        standing,
+        status=Status.RECEIVED,
+        cycle=standing.cycle + 1,
+        retries=0,
+        lookups=0,
+        claims=0,
+        rings=0,
+        timed_out=False,
+        lease_token=standing.lease_token + 1,
+        leased_by=None,
+        due_at=now + FIRST_RING_SECONDS * SECOND,
+        next_attempt_at=None,
+        expires_at=now + round(ttl_seconds * SECOND),
+        failure_reason=None,
+        failure_detail=None,
+    )
+
+
+def next_ring(rings: int, now: int, expires_at: int) -> int:
+    """When an entry that nobody claims is rung again, but not after its expiry: 15 s, 30 s, 60 s, ... 10 min."""
+    seconds = min(FIRST_RING_SECONDS << min(rings, 10), LAST_RING_SECONDS)
+    ring_at = now + seconds * SECOND
+    return min(ring_at, expires_at) if expires_at > now else ring_at
+
+
+def _end_failed(standing: Standing, step: Failed) -> Standing:
+    ended = _handed_back(standing, due_at=None)
+    return replace(
+        ended,
+        status=Status.FAILED,
+        in_doubt=standing.in_doubt and step.reason not in _REASONS_WITHOUT_DOUBT,
+        failure_reason=step.reason.value,
+        failure_detail=step.detail,
+    )
+
+
+def _handed_back(standing: Standing, *, due_at: int | None) -> Standing:
+    """The lease ends with an outcome, so the claims without one start anew."""
+    return replace(standing, leased_by=None, claims=0, rings=0, due_at=due_at, next_attempt_at=due_at)
+
+
+def _due(standing: Standing, delay_seconds: float, now: int) -> int:
+    due_at = now + round(max(0.0, delay_seconds) * SECOND)
+    return min(due_at, standing.expires_at) if standing.expires_at > now else due_at

@@ -1,0 +1,209 @@
+"""Between the stored request and the messages of intake.v1, in this one place."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis.clock import from_timestamp, to_timestamp
+from chassis.errors import InvalidRequest, Violation
+from intake_service import integration_request as flow
+from intake_service.ids import parse_id
+from intake_service.integration_request import FailureReason, Status
+from intake_service.store.changes import Call
+from intake_service.store.leases import ClaimAnswer, Report
+from intake_service.store.rows import StoredRequest
+from integrationhub.intake.v1 import dead_letters_pb2, intake_pb2, lifecycle_pb2
+
+STATUS_TO_PROTO = {
+    Status.RECEIVED: intake_pb2.INTEGRATION_REQUEST_STATUS_RECEIVED,
+    Status.PROCESSING: intake_pb2.INTEGRATION_REQUEST_STATUS_PROCESSING,
+    Status.WAITING_EXTERNAL: intake_pb2.INTEGRATION_REQUEST_STATUS_WAITING_EXTERNAL,
+    Status.COMPLETED: intake_pb2.INTEGRATION_REQUEST_STATUS_COMPLETED,
+    Status.FAILED: intake_pb2.INTEGRATION_REQUEST_STATUS_FAILED,
+}
+STATUS_FROM_PROTO = {number: status for status, number in STATUS_TO_PROTO.items()}
+STATE_FROM_PROTO = {
+    dead_letters_pb2.DEAD_LETTER_STATE_UNSPECIFIED: "",
+    dead_letters_pb2.DEAD_LETTER_STATE_OPEN: "open",
+    dead_letters_pb2.DEAD_LETTER_STATE_REDRIVEN: "redriven",
+    dead_letters_pb2.DEAD_LETTER_STATE_DISCARDED: "discarded",
+}
+STATE_TO_PROTO = {state: number for number, state in STATE_FROM_PROTO.items()}
+_CLAIM_STATUS = {
+    "granted": lifecycle_pb2.CLAIM_STATUS_GRANTED,
+    "not_available": lifecycle_pb2.CLAIM_STATUS_NOT_AVAILABLE,
+    "not_found": lifecycle_pb2.CLAIM_STATUS_NOT_FOUND,
+    "poisoned": lifecycle_pb2.CLAIM_STATUS_POISONED,
+}
+REPORT_STATUS = {
+    "accepted": lifecycle_pb2.REPORT_STATUS_ACCEPTED,
+    "stale": lifecycle_pb2.REPORT_STATUS_STALE,
+    "not_found": lifecycle_pb2.REPORT_STATUS_NOT_FOUND,
+}
+
+
+def check_id(text: str, pointer: str = "/id") -> str:
+    """The canonical form of a request's id. Raises: InvalidRequest when it is no UUID."""
+    try:
+        return parse_id(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            "The id is not a UUID; check it.", [Violation(pointer=pointer, detail="must be a UUID")]
+        ) from error
+
+
+def to_integration_request(request: StoredRequest, *, with_payload: bool = False) -> intake_pb2.IntegrationRequest:
+    """The message of a stored request."""
+    standing = request.standing
+    message = intake_pb2.IntegrationRequest(
+        id=request.id,
+        partner_id=request.partner_id,
+        external_id=request.external_id,
+        source_system=request.source_system,
+        target_system=request.target_system,
+        status=STATUS_TO_PROTO[standing.status],
+        correlation_id=request.correlation_id,
+        attempts=standing.attempts,
+        failure_reason=standing.failure_reason or "",
+        failure_detail=standing.failure_detail or "",
+        external_response_json=standing.external_response_json or "",
+        created_at=to_timestamp(request.created_at),
+        updated_at=to_timestamp(request.updated_at),
+        version=request.version,
+    )
+    if with_payload:
+        message.payload_json = request.payload_json
+    if standing.next_attempt_at is not None and not standing.status.is_terminal:
+        message.next_attempt_at.CopyFrom(to_timestamp(standing.next_attempt_at))
+    return message
+
+
+def to_claim_result(request_id: str, answer: ClaimAnswer) -> lifecycle_pb2.ClaimResult:
+    """The message of one claim's answer."""
+    result = lifecycle_pb2.ClaimResult(integration_request_id=request_id, status=_CLAIM_STATUS[answer.status])
+    if answer.after is not None:
+        standing = answer.after.standing
+        lease = lifecycle_pb2.Lease(
+            integration_request=to_integration_request(answer.after, with_payload=True),
+            token=standing.lease_token,
+            in_doubt=standing.in_doubt,
+            lookups=standing.lookups,
+            timed_out=standing.timed_out,
+            expires_at=to_timestamp(standing.expires_at),
+            traceparent=answer.after.traceparent,
+            claimed_at=to_timestamp(answer.claimed_at),
+            retries=standing.retries,
+            cycle=standing.cycle,
+        )
+        if standing.sent_at is not None:
+            lease.sent_at.CopyFrom(to_timestamp(standing.sent_at))
+        result.lease.CopyFrom(lease)
+    return result
+
+
+def from_report(worker_id: str, message: lifecycle_pb2.Report) -> Report:
+    """A worker's report. Raises: InvalidRequest for a step or a reason that is not one."""
+    call = None
+    if message.HasField("call"):
+        call = Call(
+            kind=message.call.kind or "attempt",
+            outcome=message.call.outcome,
+            detail=message.call.detail,
+            duration_ms=_seconds(message.call.duration) * 1000,
+            response=message.call.response,
+        )
+    return Report(
+        worker_id=worker_id,
+        request_id=check_id(message.integration_request_id, "/integrationRequestId"),
+        token=message.token,
+        step=_step(message),
+        call=call,
+    )
+
+
+def _step(message: lifecycle_pb2.Report) -> flow.Step:
+    match message.WhichOneof("step"):
+        case "sending":
+            return flow.Sending(timeout_seconds=_seconds(message.sending.timeout))
+        case "completed":
+            return flow.Completed(external_response_json=message.completed.external_response_json or None)
+        case "failed":
+            return flow.Failed(
+                reason=_failure_reason(message.failed.reason),
+                detail=message.failed.detail,
+                dead_letter=message.failed.dead_letter,
+            )
+        case "retry":
+            return flow.Retry(delay_seconds=_seconds(message.retry.delay), spends_retry=message.retry.spends_retry)
+        case "in_doubt":
+            return flow.InDoubt(
+                delay_seconds=_seconds(message.in_doubt.delay),
+                lookup_made=message.in_doubt.lookup_made,
+                timed_out=message.in_doubt.timed_out,
+            )
+        case "release":
+            return flow.Release(delay_seconds=_seconds(message.release.delay), not_sent=message.release.not_sent)
+        case _:
+            raise InvalidRequest("The report names no step.", [Violation(pointer="/step", detail="is missing")])
+
+
+def _failure_reason(text: str) -> FailureReason:
+    try:
+        return FailureReason(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            "The failure reason is not one.", [Violation(pointer="/failed/reason", detail="is not a failure reason")]
+        ) from error
+
+
+def to_history_entry(row: sa.Row[Any]) -> intake_pb2.HistoryEntry:
+    """The message of one history row."""
+    return intake_pb2.HistoryEntry(
+        kind=row.kind,
+        at=to_timestamp(row.at),
+        from_status=STATUS_TO_PROTO[Status(row.from_status)]
+        if row.from_status
+        else intake_pb2.INTEGRATION_REQUEST_STATUS_UNSPECIFIED,
+        to_status=STATUS_TO_PROTO[Status(row.to_status)],
+        attempt=row.attempt,
+        outcome=row.outcome,
+        detail=row.detail,
+        duration_ms=row.duration_ms,
+        response=row.response,
+        actor=row.actor,
+    )
+
+
+def to_dead_letter(row: sa.Row[Any], request: StoredRequest | None = None) -> dead_letters_pb2.DeadLetter:
+    """The message of a dead letter; in a list its request is named by id, partner and target only."""
+    summary = intake_pb2.IntegrationRequest(
+        id=row.request_id, partner_id=row.partner_id, target_system=row.target_system
+    )
+    message = dead_letters_pb2.DeadLetter(
+        id=row.id,
+        integration_request=to_integration_request(request, with_payload=True) if request is not None else summary,
+        reason=row.reason,
+        detail=row.detail,
+        attempts=row.attempts,
+        state=STATE_TO_PROTO[row.state],
+        created_at=to_timestamp(row.created_at),
+        settled_by=row.settled_by or "",
+        settled_reason=row.settled_reason or "",
+    )
+    if row.settled_at is not None:
+        message.settled_at.CopyFrom(to_timestamp(row.settled_at))
+    return message
+
+
+def optional_instant(message: Any, field: str) -> int | None:
+    """An optional timestamp field as an instant."""
+    if not message.HasField(field):
+        return None
+    timestamp: Timestamp = getattr(message, field)
+    return from_timestamp(timestamp)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

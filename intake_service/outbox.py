@@ -1,0 +1,168 @@
+"""The relay: publishes committed events to the streams and only then forgets their outbox rows.
+
+    commit ──hand_over──▶ [in memory] ──XADD, pipelined──▶ streams ──▶ delete rows (group-committed)
+       └──────────────── outbox rows ──sweep (start, failure, every 5 s)──────▲
+
+What this process commits it publishes at once, without reading it back. What was left behind (a crash, Redis away,
+another process' rows) is swept up from the table. An event may be published twice, never not at all; after a
+failure the memory is dropped and everything comes from the table in order.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from chassis.clock import SECOND, Micros
+from chassis.database import Store
+from chassis.errors import HubError
+from chassis.logs import get_logger
+from chassis.service import Loop
+from chassis.streams import Streams
+from chassis.telemetry import Telemetry
+from chassis.tracing import Tracing
+from intake_service.events import CREATED, EVENT_TYPES, Event, ring
+from intake_service.store import outbox
+
+log = get_logger()
+
+BATCH = 500
+MAX_IN_MEMORY = 50_000
+SWEEP_SECONDS = 5.0
+#: A row younger than this is still in the hands of the process that committed it.
+LEFT_BEHIND_SECONDS = 2.0
+TRIM_SECONDS = 600.0
+
+
+class Relay:
+    """Publishes events and rings; a component."""
+
+    def __init__(self, store: Store, streams: Streams, telemetry: Telemetry, tracing: Tracing) -> None:
+        self._store = store
+        self._streams = streams
+        self._tracing = tracing
+        self._published = telemetry.counter("events_published_total")
+        self._lag = telemetry.gauge("outbox_lag_seconds")
+        telemetry.start_at_zero("events_published_total", [{"type": event_type} for event_type in EVENT_TYPES])
+        self._handed_over: deque[Event | tuple[str, str]] = deque()
+        self._something = asyncio.Event()
+        self._is_behind = True
+        self._swept_at = 0.0
+        self._trimmed_at = 0.0
+        self._deletes: set[asyncio.Task[None]] = set()
+        self._loop = Loop(self._step, name="outbox-relay", pause_after_error_seconds=0.5)
+
+    def hand_over(self, events: Sequence[Event]) -> None:
+        """Take events that were just committed."""
+        if self._is_behind or not events:
+            return
+        if len(self._handed_over) > MAX_IN_MEMORY:
+            self._fall_behind()
+            return
+        self._handed_over.extend(events)
+        self._something.set()
+
+    def ring(self, rings: Sequence[tuple[str, str]]) -> None:
+        """Ring for (target, request id) now; a ring that gets lost is rung again by the scheduler."""
+        self._handed_over.extend(rings)
+        self._something.set()
+
+    async def start(self) -> None:
+        """Start publishing, what was left behind first."""
+        await self._loop.start()
+
+    async def stop(self) -> None:
+        """Publish what is in memory if Redis answers; the rest stays in the table."""
+        await self._loop.stop()
+        try:
+            while self._handed_over and not self._is_behind:
+                await self._publish_handed_over()
+        except HubError:
+            log.info("Outbox rows stay for the next start", waiting=len(self._handed_over))
+        if self._deletes:
+            await asyncio.wait(self._deletes)
+
+    async def _step(self) -> None:
+        if self._is_behind or time.monotonic() - self._swept_at >= SWEEP_SECONDS:
+            await self._sweep()
+        if self._handed_over:
+            await self._publish_handed_over()
+            return
+        try:
+            async with asyncio.timeout(0.2 if self._is_behind else SWEEP_SECONDS):
+                await self._something.wait()
+        except TimeoutError:
+            return
+
+    async def _publish_handed_over(self) -> None:
+        batch = [self._handed_over.popleft() for _ in range(min(BATCH, len(self._handed_over)))]
+        if not self._handed_over:
+            self._something.clear()
+        await self._publish(batch)
+
+    async def _publish(self, batch: Sequence[Event | tuple[str, str]]) -> None:
+        entries = []
+        for item in batch:
+            entries += item.entries() if isinstance(item, Event) else [ring(*item)]
+        try:
+            await self._streams.publish(entries)
+        except HubError:
+            self._fall_behind()
+            raise
+        events = [item for item in batch if isinstance(item, Event)]
+        for event in events:
+            self._published.labels(type=event.type).inc()
+            if event.type == CREATED:
+                self._tell(event)
+        if events:
+            task = asyncio.create_task(self._forget([event.id for event in events]))
+            self._deletes.add(task)
+            task.add_done_callback(self._deletes.discard)
+
+    def _tell(self, event: Event) -> None:
+        with self._tracing.span("messagebus.publish", event.traceparent):
+            log.info(
+                "Event published to queue",
+                event_type=event.type,
+                correlation_id=event.correlation_id,
+                request_id=event.request_id,
+            )
+
+    async def _forget(self, ids: list[str]) -> None:
+        try:
+            await self._store.write(outbox.delete_published, ids)
+        except HubError:
+            self._fall_behind()  # they will be published twice, which every consumer must bear
+
+    def _fall_behind(self) -> None:
+        self._handed_over.clear()
+        self._something.clear()
+        self._is_behind = True
+
+    async def _sweep(self) -> None:
+        """Publish what the table still holds, oldest first, until less than a full batch is left."""
+        older_than = await self._now() - round(LEFT_BEHIND_SECONDS * SECOND)
+        left = await self._store.read(outbox.read_left_behind(older_than))
+        self._swept_at = time.monotonic()
+        await self._measure_lag()
+        await self._trim()
+        if left:
+            await self._publish(left)
+            await self._drain_deletes()
+        self._is_behind = len(left) == outbox.BATCH
+
+    async def _drain_deletes(self) -> None:
+        if self._deletes:
+            await asyncio.wait(self._deletes)
+
+    async def _now(self) -> Micros:
+        return await self._store.read(self._store.database.now)
+
+    async def _measure_lag(self) -> None:
+        oldest = await self._store.read(outbox.oldest_unpublished)
+        self._lag.set(max(0.0, (await self._now() - oldest) / SECOND) if oldest is not None else 0.0)
+
+    async def _trim(self) -> None:
+        if time.monotonic() - self._trimmed_at >= TRIM_SECONDS:
+            await self._streams.trim_by_age()
+            self._trimmed_at = time.monotonic()

@@ -1,0 +1,112 @@
+"""Every read of the hub's public and operators' doors: who asks, which rows, which page."""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import astuple
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from chassis.access import Caller
+from chassis.database import Store
+from chassis.errors import DeadLetterNotFound, IntegrationRequestNotFound, InvalidRequest, Violation
+from intake_service.store import dead_letters, reads
+from intake_service.store.dead_letters import Selection
+from intake_service.store.reads import Filter, Position
+from intake_service.store.rows import StoredRequest
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 250
+
+
+class Queries:
+    """The reads. Isolation of partners is in every query: the filter carries the partner that the token names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, caller: Caller, *, partner_id: str, request_id: str) -> StoredRequest:
+        """One request with its payload. Raises: IntegrationRequestNotFound, also for another partner's."""
+        owner = caller.act_for(partner_id)
+        found = await self._store.read(reads.get_request(request_id, owner))
+        if found is None:
+            raise IntegrationRequestNotFound(request_id)
+        return found
+
+    async def list_page(self, wanted: Filter, *, page_size: int, page_token: str) -> tuple[list[StoredRequest], str]:
+        """A page, newest first, and the token of the next. Raises: InvalidRequest."""
+        limit = _limit(page_size)
+        after = _decode(page_token, wanted) if page_token else None
+        found = await self._store.read(reads.list_requests(wanted, after, limit + 1))
+        page = found[:limit]
+        token = _encode(Position(created_at=page[-1].created_at, id=page[-1].id), wanted) if len(found) > limit else ""
+        return page, token
+
+    async def history(self, caller: Caller, *, partner_id: str, request_id: str) -> list[sa.Row[Any]]:
+        """The story of one request. Raises: IntegrationRequestNotFound."""
+        story = await self._store.read(reads.list_history(request_id, caller.act_for(partner_id)))
+        if story is None:
+            raise IntegrationRequestNotFound(request_id)
+        return story
+
+    async def list_dead_letters(
+        self, wanted: Selection, *, page_size: int, page_token: str
+    ) -> tuple[list[sa.Row[Any]], str]:
+        """A page of dead letters, newest first. Raises: InvalidRequest."""
+        limit = _limit(page_size)
+        found = await self._store.read(dead_letters.select_dead_letters(wanted, before_id=page_token, limit=limit + 1))
+        page = found[:limit]
+        return page, page[-1].id if len(found) > limit else ""
+
+    async def select_dead_letters(self, wanted: Selection) -> list[sa.Row[Any]]:
+        """Every dead letter of a selection, newest first."""
+        return await self._store.read(dead_letters.select_dead_letters(wanted))
+
+    async def get_dead_letter(self, dead_letter_id: str) -> tuple[sa.Row[Any], StoredRequest, list[sa.Row[Any]]]:
+        """A dead letter (by its id or its request's newest), the request and its story. Raises: DeadLetterNotFound."""
+        found = await self._store.read(dead_letters.select_dead_letters(Selection(ids=(dead_letter_id,)), limit=1))
+        if not found:
+            raise DeadLetterNotFound(dead_letter_id)
+        letter = found[0]
+        request = await self._store.read(reads.get_request(letter.request_id, letter.partner_id))
+        story = await self._store.read(reads.list_history(letter.request_id, None))
+        if request is None or story is None:
+            raise DeadLetterNotFound(dead_letter_id)
+        return letter, request, story
+
+
+def _limit(page_size: int) -> int:
+    if not 0 <= page_size <= MAX_PAGE:
+        raise InvalidRequest(
+            f"The page size must be 1 to {MAX_PAGE}.",
+            [Violation(pointer="/limit", detail=f"must be 1 to {MAX_PAGE}")],
+        )
+    return page_size or DEFAULT_PAGE
+
+
+def _fingerprint(wanted: Filter) -> str:
+    return hashlib.sha256(orjson.dumps(astuple(wanted))).hexdigest()[:16]
+
+
+def _encode(position: Position, wanted: Filter) -> str:
+    token = orjson.dumps([position.created_at, position.id, _fingerprint(wanted)])
+    return base64.urlsafe_b64encode(token).decode().rstrip("=")
+
+
+def _decode(token: str, wanted: Filter) -> Position:
+    """Read a token back; it holds only a place in the order, so a forged one shows no foreign row."""
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        created_at, request_id, fingerprint = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(created_at, int) or not isinstance(request_id, str) or fingerprint != _fingerprint(wanted):
+            raise ValueError("another filter's token")
+        if not -(2**63) <= created_at < 2**63:
+            raise ValueError("out of range")
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidRequest(
+            "The cursor is not one of this list; begin without it.",
+            [Violation(pointer="/cursor", detail="is not a cursor of this list with this filter")],
+        ) from error
+    return Position(created_at=created_at, id=request_id)

@@ -1,0 +1,74 @@
+"""The clock that makes due work due: the lost event, the dead worker, the retry, the delay and the lost lease alike.
+
+Every row that is not terminal has a `due_at`. This loop finds the rows whose time has come, sets when each is looked
+at next, and rings. When Redis has lost its memory (its marker key is gone) everything that waits is due at once.
+"""
+
+import asyncio
+import time
+
+from chassis.database import Store
+from chassis.logs import get_logger
+from chassis.service import Loop
+from chassis.streams import Streams
+from chassis.telemetry import Telemetry
+from intake_service.outbox import Relay
+from intake_service.store import due
+
+log = get_logger()
+
+PERIOD_SECONDS = 0.25
+MARKER_SECONDS = 1.0
+#: After a pause of this process or its database no worker could beat: give them time before they are given up.
+PAUSE_SECONDS = 5.0
+MERCY_SECONDS = 15.0
+
+
+class Scheduler:
+    """Rings for due rows; a component. Several of them share the rows by their locks."""
+
+    def __init__(self, store: Store, streams: Streams, relay: Relay, telemetry: Telemetry) -> None:
+        self._store = store
+        self._streams = streams
+        self._relay = relay
+        self._rings = telemetry.counter("due_rings_total")
+        self._looked_for_marker_at = 0.0
+        self._last_round_at = time.monotonic()
+        self._merciful_until = time.monotonic() + MERCY_SECONDS
+        self._loop = Loop(self._step, name="scheduler")
+
+    async def start(self) -> None:
+        """Start looking."""
+        await self._loop.start()
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        await self._loop.stop()
+
+    async def _step(self) -> None:
+        # a ring into a dead Redis would push every due row back for nothing
+        await self._check_memory()
+        while (await self.ring_due()).is_full:
+            pass
+        await asyncio.sleep(PERIOD_SECONDS)
+
+    async def ring_due(self) -> due.Due:
+        """Ring once for what is due now. Raises: StorageUnavailable."""
+        now = time.monotonic()
+        if now - self._last_round_at > PAUSE_SECONDS:
+            self._merciful_until = now + MERCY_SECONDS
+        found: due.Due = await self._store.write(due.take_due, now >= self._merciful_until)
+        self._last_round_at = time.monotonic()
+        self._relay.ring(found.rings)
+        for target, _ in found.rings:
+            self._rings.labels(target=target).inc()
+        return found
+
+    async def _check_memory(self) -> None:
+        if time.monotonic() - self._looked_for_marker_at < MARKER_SECONDS:
+            return
+        if await self._streams.memory_lost():
+            count = await self._store.write(due.everything_due_now, None)
+            await self._streams.set_marker()
+            log.warning("Redis has lost its memory; everything that waits is rung again", waiting=count)
+        self._looked_for_marker_at = time.monotonic()

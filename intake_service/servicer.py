@@ -1,0 +1,238 @@
+"""The gRPC face of intake: messages in, commands and queries called, messages out. No rule lives here."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from chassis.correlation import correlation_id_var, traceparent_var
+from chassis.errors import HubError, InvalidRequest, Violation
+from chassis.rpc import caller_var
+from chassis.status import to_status
+from intake_service.commands import Commands, Draft
+from intake_service.mapping import (
+    REPORT_STATUS,
+    STATE_FROM_PROTO,
+    STATUS_FROM_PROTO,
+    check_id,
+    from_report,
+    optional_instant,
+    to_claim_result,
+    to_dead_letter,
+    to_history_entry,
+    to_integration_request,
+)
+from intake_service.queries import Queries
+from intake_service.settling import Settling
+from intake_service.store.dead_letters import Selection
+from intake_service.store.reads import Filter
+from intake_service.store.rows import StoredRequest
+from integrationhub.intake.v1 import dead_letters_pb2, intake_pb2, lifecycle_pb2
+from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceServicer
+from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceServicer
+from integrationhub.intake.v1.lifecycle_pb2_grpc import LifecycleServiceServicer
+
+MAX_BATCH = 1000
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IntakeServicer(IntakeServiceServicer):
+    """The public door."""
+
+    def __init__(self, commands: Commands, queries: Queries) -> None:
+        self._commands = commands
+        self._queries = queries
+
+    async def CreateIntegrationRequest(
+        self, request: intake_pb2.CreateIntegrationRequestRequest, context: Context
+    ) -> intake_pb2.CreateIntegrationRequestResponse:
+        """See intake.proto."""
+        (created,) = await self._commands.create(caller_var.get(), [_draft(request)])
+        if isinstance(created, HubError):
+            raise created
+        return intake_pb2.CreateIntegrationRequestResponse(integration_request=to_integration_request(created))
+
+    async def BatchCreateIntegrationRequests(
+        self, request: intake_pb2.BatchCreateIntegrationRequestsRequest, context: Context
+    ) -> intake_pb2.BatchCreateIntegrationRequestsResponse:
+        """See intake.proto."""
+        _check_batch(len(request.requests), "/requests")
+        created = await self._commands.create(caller_var.get(), [_draft(each) for each in request.requests])
+        return intake_pb2.BatchCreateIntegrationRequestsResponse(results=[_batch_result(each) for each in created])
+
+    async def GetIntegrationRequest(
+        self, request: intake_pb2.GetIntegrationRequestRequest, context: Context
+    ) -> intake_pb2.GetIntegrationRequestResponse:
+        """See intake.proto."""
+        found = await self._queries.get(
+            caller_var.get(), partner_id=request.partner_id, request_id=check_id(request.id)
+        )
+        return intake_pb2.GetIntegrationRequestResponse(
+            integration_request=to_integration_request(found, with_payload=True)
+        )
+
+    async def ListIntegrationRequests(
+        self, request: intake_pb2.ListIntegrationRequestsRequest, context: Context
+    ) -> intake_pb2.ListIntegrationRequestsResponse:
+        """See intake.proto."""
+        if request.status and request.status not in STATUS_FROM_PROTO:
+            raise InvalidRequest("The status is not one.", [Violation(pointer="/status", detail="is not a status")])
+        wanted = Filter(
+            partner_id=caller_var.get().act_for(request.partner_id),
+            status=STATUS_FROM_PROTO[request.status].value if request.status else "",
+            external_id=request.external_id,
+            target_system=request.target_system,
+            correlation_id=request.correlation_id,
+            created_after=optional_instant(request, "created_after"),
+            created_before=optional_instant(request, "created_before"),
+        )
+        page, token = await self._queries.list_page(wanted, page_size=request.page_size, page_token=request.page_token)
+        return intake_pb2.ListIntegrationRequestsResponse(
+            integration_requests=[to_integration_request(each) for each in page], next_page_token=token
+        )
+
+    async def ListIntegrationRequestHistory(
+        self, request: intake_pb2.ListIntegrationRequestHistoryRequest, context: Context
+    ) -> intake_pb2.ListIntegrationRequestHistoryResponse:
+        """See intake.proto."""
+        story = await self._queries.history(
+            caller_var.get(), partner_id=request.partner_id, request_id=check_id(request.id)
+        )
+        return intake_pb2.ListIntegrationRequestHistoryResponse(entries=[to_history_entry(row) for row in story])
+
+    async def CancelIntegrationRequest(
+        self, request: intake_pb2.CancelIntegrationRequestRequest, context: Context
+    ) -> intake_pb2.CancelIntegrationRequestResponse:
+        """See intake.proto."""
+        cancelled = await self._commands.cancel(
+            caller_var.get(),
+            partner_id=request.partner_id,
+            request_id=check_id(request.id),
+            detail=request.detail[:1000],
+        )
+        return intake_pb2.CancelIntegrationRequestResponse(integration_request=to_integration_request(cancelled))
+
+
+class LifecycleServicer(LifecycleServiceServicer):
+    """The orchestrator's door."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    async def Claim(self, request: lifecycle_pb2.ClaimRequest, context: Context) -> lifecycle_pb2.ClaimResponse:
+        """See lifecycle.proto."""
+        ids = list(request.integration_request_ids)
+        _check_batch(len(ids), "/integrationRequestIds")
+        answers = await self._commands.claim(_worker(request.worker_id), ids)
+        return lifecycle_pb2.ClaimResponse(
+            results=[to_claim_result(request_id, answer) for request_id, answer in zip(ids, answers, strict=True)]
+        )
+
+    async def Report(self, request: lifecycle_pb2.ReportRequest, context: Context) -> lifecycle_pb2.ReportResponse:
+        """See lifecycle.proto."""
+        _check_batch(len(request.reports), "/reports")
+        worker_id = _worker(request.worker_id)
+        reports = [from_report(worker_id, each) for each in request.reports]
+        answers = await self._commands.report(reports)
+        return lifecycle_pb2.ReportResponse(
+            results=[
+                lifecycle_pb2.ReportResult(
+                    integration_request_id=report.request_id, status=REPORT_STATUS[answer.status]
+                )
+                for report, answer in zip(reports, answers, strict=True)
+            ]
+        )
+
+    async def Heartbeat(
+        self, request: lifecycle_pb2.HeartbeatRequest, context: Context
+    ) -> lifecycle_pb2.HeartbeatResponse:
+        """See lifecycle.proto."""
+        answer = await self._commands.heartbeat(_worker(request.worker_id), leaving=request.leaving)
+        return lifecycle_pb2.HeartbeatResponse(
+            live_workers=answer.live_workers, worker_index=answer.worker_index, was_given_up=answer.was_given_up
+        )
+
+
+class DeadLetterServicer(DeadLetterServiceServicer):
+    """The operators' door."""
+
+    def __init__(self, queries: Queries, settling: Settling) -> None:
+        self._queries = queries
+        self._settling = settling
+
+    async def ListDeadLetters(
+        self, request: dead_letters_pb2.ListDeadLettersRequest, context: Context
+    ) -> dead_letters_pb2.ListDeadLettersResponse:
+        """See dead_letters.proto."""
+        wanted = Selection(
+            target_system=request.target_system,
+            reason=request.reason,
+            partner_id=request.partner_id,
+            state=STATE_FROM_PROTO.get(request.state, ""),
+        )
+        page, token = await self._queries.list_dead_letters(
+            wanted, page_size=request.page_size, page_token=request.page_token
+        )
+        return dead_letters_pb2.ListDeadLettersResponse(
+            dead_letters=[to_dead_letter(row) for row in page], next_page_token=token
+        )
+
+    async def GetDeadLetter(
+        self, request: dead_letters_pb2.GetDeadLetterRequest, context: Context
+    ) -> dead_letters_pb2.GetDeadLetterResponse:
+        """See dead_letters.proto."""
+        letter, about, story = await self._queries.get_dead_letter(check_id(request.id))
+        return dead_letters_pb2.GetDeadLetterResponse(
+            dead_letter=to_dead_letter(letter, about), history=[to_history_entry(row) for row in story]
+        )
+
+    async def RedriveDeadLetters(
+        self, request: dead_letters_pb2.RedriveDeadLettersRequest, context: Context
+    ) -> dead_letters_pb2.RedriveDeadLettersResponse:
+        """See dead_letters.proto."""
+        results = await self._settling.redrive(caller_var.get(), request)
+        count = sum(result.result in ("redriven", "selected") for result in results)
+        return dead_letters_pb2.RedriveDeadLettersResponse(results=results, redriven=count)
+
+    async def DiscardDeadLetters(
+        self, request: dead_letters_pb2.DiscardDeadLettersRequest, context: Context
+    ) -> dead_letters_pb2.DiscardDeadLettersResponse:
+        """See dead_letters.proto."""
+        results = await self._settling.discard(caller_var.get(), request)
+        count = sum(result.result in ("discarded", "selected") for result in results)
+        return dead_letters_pb2.DiscardDeadLettersResponse(results=results, discarded=count)
+
+
+def _draft(request: intake_pb2.CreateIntegrationRequestRequest) -> Draft:
+    return Draft(
+        partner_id=request.partner_id,
+        external_id=request.external_id,
+        source_system=request.source_system,
+        target_system=request.target_system,
+        payload_json=request.payload_json,
+        correlation_id=request.correlation_id or correlation_id_var.get(),
+        traceparent=request.traceparent or traceparent_var.get(),
+    )
+
+
+def _batch_result(created: StoredRequest | HubError) -> intake_pb2.BatchCreateResult:
+    if isinstance(created, StoredRequest):
+        return intake_pb2.BatchCreateResult(integration_request=to_integration_request(created))
+    status = to_status(created)
+    details: list[AnyMessage] = list(status.details)
+    error = intake_pb2.BatchItemError(code=status.code, message=status.message, details=details)
+    return intake_pb2.BatchCreateResult(error=error)
+
+
+def _check_batch(count: int, pointer: str) -> None:
+    if not 1 <= count <= MAX_BATCH:
+        detail = f"must hold 1 to {MAX_BATCH} items"
+        raise InvalidRequest(f"A batch {detail}.", [Violation(pointer=pointer, detail=detail)])
+
+
+def _worker(worker_id: str) -> str:
+    if not 1 <= len(worker_id) <= 128:
+        raise InvalidRequest(
+            "The worker names no id.", [Violation(pointer="/workerId", detail="must be 1 to 128 characters")]
+        )
+    return worker_id

@@ -1,0 +1,142 @@
+"""Operators' decisions on dead letters: what is selected, checked first, then settled one by one.
+
+A selection is frozen before the first change: its ids are read once, and each is settled by compare-and-set, so that
+a repetition of an interrupted run goes on where it stopped and nothing is settled twice.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from chassis.access import Caller
+from chassis.errors import InvalidRequest, Violation
+from intake_service.commands import Commands
+from intake_service.ids import parse_id
+from intake_service.mapping import optional_instant
+from intake_service.queries import Queries
+from intake_service.store.dead_letters import Selection, Settle
+from intake_service.validation import check_payload
+from integrationhub.intake.v1 import dead_letters_pb2
+from integrationhub.intake.v1.dead_letters_pb2 import SettleResult
+
+MAX_IDS = 1000
+
+
+class Settling:
+    """Redrives and discards."""
+
+    def __init__(self, commands: Commands, queries: Queries) -> None:
+        self._commands = commands
+        self._queries = queries
+
+    async def redrive(self, caller: Caller, request: dead_letters_pb2.RedriveDeadLettersRequest) -> list[SettleResult]:
+        """Send requests round again. Raises: InvalidRequest, and nothing is changed."""
+        selection = _check(request.selection)
+        if request.payload_json:
+            _check_corrected(request.payload_json, selection)
+        return await self._settle(
+            selection,
+            dry_run=request.dry_run,
+            state="redriven",
+            operator=caller.subject,
+            reason=request.reason,
+            payload_json=request.payload_json or None,
+        )
+
+    async def discard(self, caller: Caller, request: dead_letters_pb2.DiscardDeadLettersRequest) -> list[SettleResult]:
+        """Give requests up for good. Raises: InvalidRequest, and nothing is changed."""
+        selection = _check(request.selection)
+        if not request.reason.strip():
+            raise InvalidRequest("Say why.", [Violation(pointer="/reason", detail="is missing")])
+        return await self._settle(
+            selection, dry_run=request.dry_run, state="discarded", operator=caller.subject, reason=request.reason
+        )
+
+    async def _settle(
+        self,
+        selection: Selection,
+        *,
+        dry_run: bool,
+        state: str,
+        operator: str,
+        reason: str,
+        payload_json: str | None = None,
+    ) -> list[SettleResult]:
+        selected = await self._queries.select_dead_letters(selection)
+        letters = _newest_of_each(selected) if selection.ids else selected
+        results = _not_found(selection, letters)
+        is_open = [letter for letter in letters if letter.state == "open"]
+        results += [_result(letter, "not_open") for letter in letters if letter.state != "open"]
+        if dry_run:
+            return results + [_result(letter, "selected") for letter in is_open]
+        items = [
+            Settle(
+                dead_letter_id=letter.id,
+                state=state,
+                operator=operator,
+                reason=reason,
+                ttl_seconds=self._commands.ttl_seconds(letter.target_system) if state == "redriven" else 0,
+                payload_json=payload_json,
+            )
+            for letter in is_open
+        ]
+        settled = await self._commands.settle(items) if items else []
+        return results + [_result(letter, answer.result) for letter, answer in zip(is_open, settled, strict=True)]
+
+
+def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:
+    if message.ids:
+        return Selection(ids=tuple(_ids(message.ids)))
+    selection = Selection(
+        target_system=message.target_system,
+        reason=message.reason,
+        partner_id=message.partner_id,
+        state="open",
+        created_after=optional_instant(message, "created_after"),
+        created_before=optional_instant(message, "created_before"),
+    )
+    if selection == Selection(state="open") and not message.all:
+        raise InvalidRequest(
+            "The selection is empty: name ids or a filter, or confirm that all are meant.",
+            [Violation(pointer="/selection", detail="must name ids or a filter, or set all")],
+        )
+    return selection
+
+
+def _ids(texts: Sequence[str]) -> list[str]:
+    if len(texts) > MAX_IDS:
+        raise InvalidRequest(
+            f"At most {MAX_IDS} ids at once.", [Violation(pointer="/selection/ids", detail="too many")]
+        )
+    try:
+        return [parse_id(text) for text in texts]
+    except ValueError as error:
+        raise InvalidRequest(
+            "An id is not a UUID; check it.", [Violation(pointer="/selection/ids", detail="must be UUIDs")]
+        ) from error
+
+
+def _check_corrected(payload_json: str, selection: Selection) -> None:
+    violations = check_payload(payload_json.encode())
+    if len(selection.ids) != 1:
+        violations.append(Violation(pointer="/selection/ids", detail="a corrected payload needs exactly one id"))
+    if violations:
+        raise InvalidRequest("The corrected payload cannot be used.", violations)
+
+
+def _newest_of_each(letters: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
+    """A request's id means its newest dead letter; the list is newest first."""
+    newest: dict[str, sa.Row[Any]] = {}
+    for letter in letters:
+        newest.setdefault(letter.request_id, letter)
+    return list(newest.values())
+
+
+def _not_found(selection: Selection, letters: Sequence[sa.Row[Any]]) -> list[SettleResult]:
+    found = {letter.id for letter in letters} | {letter.request_id for letter in letters}
+    return [SettleResult(id=each, result="not_found") for each in selection.ids if each not in found]
+
+
+def _result(letter: sa.Row[Any], result: str) -> SettleResult:
+    return SettleResult(id=letter.id, integration_request_id=letter.request_id, result=result)

@@ -1,0 +1,106 @@
+"""What is due: the rows that the scheduler must look at, because nothing else has moved them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from intake_service.events import Event
+from intake_service.integration_request import expire, next_ring
+from intake_service.store.changes import Change, record
+from intake_service.store.leases import give_up_worker, silent_workers
+from intake_service.store.rows import StoredRequest, lock_requests
+from intake_service.store.tables import integration_requests as t
+
+BATCH = 500
+_DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
+_PUSH = (
+    sa.update(t)
+    .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
+    .values(due_at=sa.bindparam("b_due_at"), rings=t.c.rings + 1)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """One round of the scheduler: whom to ring for (target, id), what was published, whether there may be more."""
+
+    rings: list[tuple[str, str]]
+    events: list[Event]
+    is_full: bool
+
+
+def take_due(connection: sa.Connection, now: int, items: Sequence[bool]) -> list[Due]:
+    """Find due rows and set when each is looked at next; an item says whether silent workers are given up first.
+
+    A lease that is over is lost; a request whose time is over ends as expired; every other one is to be rung.
+    """
+    for worker_id in silent_workers(connection, now) if all(items) else ():
+        give_up_worker(connection, now, worker_id)
+    ids = list(connection.execute(_DUE, {"b_now": now}).scalars())
+    requests = lock_requests(connection, ids, skip_locked=True).values() if ids else []
+    still_due = [r for r in requests if r.standing.due_at is not None and r.standing.due_at <= now]
+    overdue = [r for r in still_due if r.standing.leased_by is not None]
+    expired = [r for r in still_due if r.standing.leased_by is None and _may_expire(r, now)]
+    waiting = [r for r in still_due if r.standing.leased_by is None and not _may_expire(r, now)]
+    published = record(connection, now, [_lose(request, now) for request in overdue])
+    published += record(connection, now, [_expire(request) for request in expired])
+    _push(connection, now, waiting)
+    rings = [(request.target_system, request.id) for request in (*overdue, *waiting)]
+    nothing = Due(rings=[], events=[], is_full=False)
+    return [Due(rings=rings, events=published, is_full=len(ids) == BATCH)] + [nothing] * (len(items) - 1)
+
+
+def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None]) -> list[int]:
+    """Make every waiting row due, since the streams have lost their memory; gives how many there are.
+
+    Waits that were promised (retries, lookups) and leases of living workers are left as they are.
+    """
+    is_waiting = sa.and_(
+        t.c.due_at.is_not(None),
+        t.c.leased_by.is_(None),
+        sa.or_(t.c.next_attempt_at.is_(None), t.c.next_attempt_at <= now),
+    )
+    count = connection.execute(sa.update(t).where(is_waiting).values(due_at=now, rings=0)).rowcount
+    return [count] * len(items)
+
+
+def _may_expire(request: StoredRequest, now: int) -> bool:
+    """A request in doubt is asked for first, unless nobody has come to ask for as long again."""
+    standing = request.standing
+    if standing.expires_at > now:
+        return False
+    return not standing.in_doubt or now >= 2 * standing.expires_at - request.created_at
+
+
+def _lose(request: StoredRequest, now: int) -> Change:
+    standing = request.standing
+    after = replace(standing, leased_by=None, due_at=next_ring(0, now, standing.expires_at), next_attempt_at=None)
+    detail = "The worker that holds it lives but has not reported in time; what it did is not known."
+    return Change(request=request, after=after, actor=standing.leased_by or "", outcome="lease_lost", detail=detail)
+
+
+def _expire(request: StoredRequest) -> Change:
+    after = expire(request.standing)
+    return Change(
+        request=request,
+        after=after,
+        actor="scheduler",
+        outcome=after.failure_reason or "",
+        detail=after.failure_detail or "",
+        dead_letter=True,
+    )
+
+
+def _push(connection: sa.Connection, now: int, waiting: Sequence[StoredRequest]) -> None:
+    if not waiting:
+        return
+    rows = [
+        {
+            "b_id": request.id,
+            "b_version": request.version,
+            "b_due_at": next_ring(request.standing.rings, now, request.standing.expires_at),
+        }
+        for request in waiting
+    ]
+    connection.execute(_PUSH, rows)

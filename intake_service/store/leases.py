@@ -1,0 +1,236 @@
+"""Writes of the orchestrator: claims, reports and heartbeats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from intake_service.events import Event
+from intake_service.integration_request import (
+    SECOND,
+    WORKER_SILENCE_SECONDS,
+    Claimable,
+    Failed,
+    Standing,
+    Step,
+    apply_step,
+    claim,
+    claimable,
+    is_stale,
+    poison,
+)
+from intake_service.store.changes import Call, Change, record
+from intake_service.store.requests import changed
+from intake_service.store.rows import StoredRequest, in_ids, lock_requests
+from intake_service.store.tables import integration_requests as t
+from intake_service.store.tables import workers
+
+_BEAT = (
+    sa.update(workers).where(workers.c.worker_id == sa.bindparam("b_worker_id")).values(beat_at=sa.bindparam("b_now"))
+)
+_INSERT_WORKER = {
+    "sqlite": sqlite.insert(workers).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(workers).on_conflict_do_nothing(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One worker's wish for one lease."""
+
+    worker_id: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimAnswer:
+    """What became of it; `after` is there when it was granted. `status` is not_found or a Claimable's value."""
+
+    status: str
+    claimed_at: int
+    before: StoredRequest | None = None
+    after: StoredRequest | None = None
+    events: list[Event] = field(default_factory=list)
+
+
+def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) -> list[ClaimAnswer]:
+    """Lease requests to workers. A request that another transaction holds is not available."""
+    requests = lock_requests(connection, list({item.request_id for item in items}), with_payload=True, skip_locked=True)
+    missing = [item.request_id for item in items if item.request_id not in requests]
+    locked = _existing(connection, missing) if missing else set()
+    _beat_all(connection, now, {item.worker_id for item in items})
+    changes: list[Change] = []
+    answers: list[ClaimAnswer] = []
+    for item in items:
+        request = requests.get(item.request_id)
+        if request is None:
+            status = Claimable.NOT_AVAILABLE.value if item.request_id in locked else "not_found"
+            answers.append(ClaimAnswer(status=status, claimed_at=now))
+            continue
+        verdict = claimable(request.standing, item.worker_id, now)
+        answers.append(ClaimAnswer(status=verdict.value, claimed_at=now))
+        if verdict is Claimable.POISONED:
+            changes.append(_poison(request, item.worker_id))
+        elif verdict is Claimable.GRANTED:
+            after = claim(request.standing, item.worker_id, now)
+            changes.append(Change(request=request, after=after, actor=item.worker_id))
+            answers[-1] = ClaimAnswer(
+                status=verdict.value, claimed_at=now, before=request, after=changed(request, after, now)
+            )
+        else:
+            continue
+        requests[item.request_id] = changed(request, changes[-1].after, now)
+    # the events belong to the whole batch; the first answer carries them out
+    answers[0].events.extend(record(connection, now, changes))
+    return answers
+
+
+def _poison(request: StoredRequest, worker_id: str) -> Change:
+    after = poison(request.standing)
+    return Change(
+        request=request,
+        after=after,
+        actor=worker_id,
+        outcome=after.failure_reason or "",
+        detail=after.failure_detail or "",
+        dead_letter=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A worker's word on one request."""
+
+    worker_id: str
+    request_id: str
+    token: int
+    step: Step
+    call: Call | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAnswer:
+    """What became of it: accepted, stale or not_found; when accepted, the request before and after."""
+
+    status: str
+    before: StoredRequest | None = None
+    after: StoredRequest | None = None
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def rings_at_once(self) -> bool:
+        """Whether the request may be claimed again without a wait."""
+        if self.after is None:
+            return False
+        standing = self.after.standing
+        return standing.leased_by is None and standing.due_at is not None and standing.due_at <= self.after.updated_at
+
+
+def report_requests(connection: sa.Connection, now: int, items: Sequence[Report]) -> list[ReportAnswer]:
+    """Record what workers say; a report with an old token is refused unless it is a success."""
+    requests = lock_requests(connection, list({item.request_id for item in items}))
+    answers: list[ReportAnswer] = []
+    changes: list[Change] = []
+    for item in items:
+        request = requests.get(item.request_id)
+        if request is None:
+            answers.append(ReportAnswer(status="not_found"))
+        elif is_stale(request.standing, item.token, item.step):
+            answers.append(ReportAnswer(status="stale"))
+        else:
+            after = apply_step(request.standing, item.step, now)
+            changes.append(_change(request, item, after))
+            requests[item.request_id] = changed(request, after, now)
+            answers.append(ReportAnswer(status="accepted", before=request, after=requests[item.request_id]))
+    answers[0].events.extend(record(connection, now, changes))
+    return answers
+
+
+def _change(request: StoredRequest, item: Report, after: Standing) -> Change:
+    if not isinstance(item.step, Failed):
+        return Change(request=request, after=after, actor=item.worker_id, call=item.call)
+    return Change(
+        request=request,
+        after=after,
+        actor=item.worker_id,
+        call=item.call,
+        outcome=item.step.reason.value,
+        detail=item.step.detail,
+        dead_letter=item.step.dead_letter,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """One worker's sign of life."""
+
+    worker_id: str
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeatAnswer:
+    """Who lives; `worker_index` is this worker's place among them."""
+
+    live_workers: int
+    worker_index: int
+    was_given_up: bool
+
+
+def beat(connection: sa.Connection, now: int, items: Sequence[Beat]) -> list[BeatAnswer]:
+    """Keep the leases of workers; the leases of one that leaves are due at once."""
+    known = set(connection.execute(sa.select(workers.c.worker_id)).scalars())
+    _beat_all(connection, now, {item.worker_id for item in items if not item.leaving})
+    for item in items:
+        if item.leaving:
+            give_up_worker(connection, now, item.worker_id)
+    recent = workers.c.beat_at > now - WORKER_SILENCE_SECONDS * SECOND
+    live = list(
+        connection.execute(sa.select(workers.c.worker_id).where(recent).order_by(workers.c.worker_id)).scalars()
+    )
+    return [
+        BeatAnswer(
+            live_workers=len(live),
+            worker_index=live.index(item.worker_id) if item.worker_id in live else 0,
+            was_given_up=item.worker_id not in known,
+        )
+        for item in items
+    ]
+
+
+def give_up_worker(connection: sa.Connection, now: int, worker_id: str) -> None:
+    """Forget a worker and make its leases due; each lost lease stands in the history."""
+    held = sa.select(t.c.id).where(t.c.leased_by == worker_id)
+    requests = lock_requests(connection, list(connection.execute(held).scalars()))
+    changes = [
+        Change(
+            request=request,
+            after=replace(request.standing, leased_by=None, due_at=now),
+            actor=worker_id,
+            outcome="lease_lost",
+            detail="The worker that held it is gone; what it had not reported is not known.",
+        )
+        for request in requests.values()
+        if request.standing.leased_by == worker_id
+    ]
+    record(connection, now, changes)
+    connection.execute(sa.delete(workers).where(workers.c.worker_id == worker_id))
+
+
+def silent_workers(connection: sa.Connection, now: int) -> list[str]:
+    """Workers whose leases are lost."""
+    silent = workers.c.beat_at <= now - WORKER_SILENCE_SECONDS * SECOND
+    return list(connection.execute(sa.select(workers.c.worker_id).where(silent)).scalars())
+
+
+def _beat_all(connection: sa.Connection, now: int, worker_ids: set[str]) -> None:
+    for worker_id in sorted(worker_ids):
+        beaten = connection.execute(_BEAT, {"b_worker_id": worker_id, "b_now": now}).rowcount
+        if not beaten:
+            insert = _INSERT_WORKER[connection.dialect.name]
+            connection.execute(insert, {"worker_id": worker_id, "beat_at": now})
+
+
+def _existing(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
+    return set(connection.execute(sa.select(t.c.id).where(in_ids(t.c.id, connection, ids))).scalars())

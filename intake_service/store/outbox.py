@@ -1,0 +1,31 @@
+"""The outbox: events that are committed and not yet published."""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from intake_service.events import Event
+from intake_service.store.tables import outbox
+
+BATCH = 500
+_DELETE = sa.delete(outbox).where(outbox.c.id == sa.bindparam("b_id"))
+
+
+def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence[str]]) -> list[None]:
+    """Forget events that are in the streams. Each item is a list of ids."""
+    ids = [{"b_id": event_id} for item in items for event_id in item]
+    if ids:
+        connection.execute(_DELETE, ids)
+    return [None] * len(items)
+
+
+def read_left_behind(older_than: int) -> Callable[[sa.Connection], list[Event]]:
+    """A query for the oldest events that were committed before an instant and are still unpublished."""
+    statement = sa.select(outbox).where(outbox.c.created_at <= older_than).order_by(outbox.c.id).limit(BATCH)
+    return lambda connection: [Event(**row) for row in connection.execute(statement).mappings()]
+
+
+def oldest_unpublished(connection: sa.Connection) -> int | None:
+    """When the oldest unpublished event was committed."""
+    statement = sa.select(outbox.c.created_at).order_by(outbox.c.id).limit(1)
+    return connection.execute(statement).scalar_one_or_none()

@@ -1,0 +1,74 @@
+"""Reads of the public door: straight from SQL, without the entity's rules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, to_stored
+from intake_service.store.tables import history
+from intake_service.store.tables import integration_requests as t
+
+_GET = WITH_PAYLOAD.where(t.c.id == sa.bindparam("b_id"), t.c.partner_id == sa.bindparam("b_partner_id"))
+_OWNED = sa.select(t.c.id).where(t.c.id == sa.bindparam("b_id"), t.c.partner_id == sa.bindparam("b_partner_id"))
+_HISTORY = sa.select(history).where(history.c.request_id == sa.bindparam("b_id")).order_by(history.c.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a list shows. The partner is part of every query, never of the caller's good will."""
+
+    partner_id: str
+    status: str = ""
+    external_id: str = ""
+    target_system: str = ""
+    correlation_id: str = ""
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a page ends: the last row's place in the order (created_at, id), both descending."""
+
+    created_at: int
+    id: str
+
+
+def get_request(request_id: str, partner_id: str) -> Callable[[sa.Connection], StoredRequest | None]:
+    """A query for one request of a partner, with its payload."""
+
+    def query(connection: sa.Connection) -> StoredRequest | None:
+        row = connection.execute(_GET, {"b_id": request_id, "b_partner_id": partner_id}).mappings().one_or_none()
+        return to_stored(row) if row is not None else None
+
+    return query
+
+
+def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callable[[sa.Connection], list[StoredRequest]]:
+    """A query for a page, newest first, without payloads."""
+    conditions = [t.c.partner_id == wanted.partner_id]
+    named = (t.c.status, t.c.external_id, t.c.target_system, t.c.correlation_id)
+    conditions += [column == value for column in named if (value := getattr(wanted, column.name))]
+    if wanted.created_after is not None:
+        conditions.append(t.c.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(t.c.created_at < wanted.created_before)
+    if after is not None:
+        conditions.append(sa.tuple_(t.c.created_at, t.c.id) < sa.tuple_(after.created_at, after.id))
+    statement = WITHOUT_PAYLOAD.where(*conditions).order_by(t.c.created_at.desc(), t.c.id.desc()).limit(limit)
+    return lambda connection: [to_stored(row) for row in connection.execute(statement).mappings()]
+
+
+def list_history(request_id: str, partner_id: str | None) -> Callable[[sa.Connection], list[sa.Row[Any]] | None]:
+    """A query for the story of one request; None when the partner has no such request, None as partner asks for any."""
+
+    def query(connection: sa.Connection) -> list[sa.Row[Any]] | None:
+        if partner_id is not None:
+            owned = connection.execute(_OWNED, {"b_id": request_id, "b_partner_id": partner_id}).one_or_none()
+            if owned is None:
+                return None
+        return list(connection.execute(_HISTORY, {"b_id": request_id}))
+
+    return query

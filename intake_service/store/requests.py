@@ -1,0 +1,174 @@
+"""Writes of the public door: creating requests and cancelling them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
+from intake_service import events
+from intake_service.events import Event
+from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
+from intake_service.store.changes import Change, add_to_outbox, history_row, record
+from intake_service.store.rows import STANDING_COLUMNS, StoredRequest, in_ids, lock_requests
+from intake_service.store.tables import history
+from intake_service.store.tables import integration_requests as t
+
+_INSERTS = {
+    dialect.__name__.rpartition(".")[2]: dialect.insert(t).on_conflict_do_nothing(
+        index_elements=["partner_id", "external_id"]
+    )
+    for dialect in (sqlite, postgresql)
+}
+_INSERT_HISTORY = sa.insert(history)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRequest:
+    """A checked request that is not stored yet."""
+
+    id: str
+    partner_id: str
+    external_id: str
+    source_system: str
+    target_system: str
+    payload_json: str
+    correlation_id: str
+    traceparent: str
+    ttl_seconds: float
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A stored request and the event of its creation."""
+
+    request: StoredRequest
+    events: list[Event]
+
+
+def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequest]) -> list[Created | HubError]:
+    """Store new requests with their first history entry and event; a duplicate stores nothing.
+
+    Items are inserted in the order of their key, so that two transactions cannot wait for each other.
+    """
+    stored = {item.id: _stored(item, now) for item in items}
+    ordered = sorted(items, key=lambda item: (item.partner_id, item.external_id))
+    insert = _INSERTS[connection.dialect.name]
+    inserted = connection.execute(insert, [_row(stored[item.id], item.payload_json) for item in ordered]).rowcount
+    refused: dict[str, HubError] = {}
+    if inserted != len(items):
+        refused = _duplicates(connection, items)
+    accepted = [item for item in items if item.id not in refused]
+    announced = {item.id: events.created(stored[item.id].about, now) for item in accepted}
+    if accepted:
+        connection.execute(
+            _INSERT_HISTORY,
+            [history_row(item.id, now, "transition", None, Status.RECEIVED, actor=item.actor) for item in accepted],
+        )
+        add_to_outbox(connection, list(announced.values()))
+    return [
+        refused[item.id] if item.id in refused else Created(request=stored[item.id], events=[announced[item.id]])
+        for item in items
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """A partner's wish to cancel."""
+
+    id: str
+    partner_id: str
+    detail: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """The cancelled request and its events."""
+
+    request: StoredRequest
+    events: list[Event]
+
+
+def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelRequest]) -> list[Cancelled | HubError]:
+    """Cancel requests that are not, and cannot be, with the external system."""
+    results: list[Cancelled | HubError] = []
+    for item in items:
+        request = lock_requests(connection, [item.id]).get(item.id)
+        if request is None or request.partner_id != item.partner_id:
+            results.append(IntegrationRequestNotFound(item.id))
+        elif not is_cancellable(request.standing):
+            status = request.standing.status.value
+            results.append(
+                NotCancellable(f"The request is {status} and can no longer be cancelled; read it.", status=status)
+            )
+        else:
+            after = cancel(request.standing, item.detail or "Cancelled by the partner.")
+            change = Change(request=request, after=after, actor=item.actor, outcome="cancelled", detail=item.detail)
+            published = record(connection, now, [change])
+            results.append(Cancelled(request=changed(request, after, now), events=published))
+    return results
+
+
+def changed(request: StoredRequest, after: Standing, now: int) -> StoredRequest:
+    """The request as `record` left it."""
+    values = {name: getattr(request, name) for name in request.__dataclass_fields__}
+    values |= {"standing": after, "updated_at": now, "version": request.version + 1}
+    return StoredRequest(**values)
+
+
+def _stored(item: NewRequest, now: int) -> StoredRequest:
+    return StoredRequest(
+        id=item.id,
+        partner_id=item.partner_id,
+        external_id=item.external_id,
+        source_system=item.source_system,
+        target_system=item.target_system,
+        correlation_id=item.correlation_id,
+        traceparent=item.traceparent,
+        created_at=now,
+        updated_at=now,
+        version=1,
+        standing=Standing(
+            status=Status.RECEIVED,
+            due_at=now + FIRST_RING_SECONDS * SECOND,
+            expires_at=now + round(item.ttl_seconds * SECOND),
+        ),
+    )
+
+
+def _row(request: StoredRequest, payload_json: str) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(request.standing, name) for name in STANDING_COLUMNS}
+    return row | {
+        "status": request.standing.status.value,
+        "id": request.id,
+        "partner_id": request.partner_id,
+        "external_id": request.external_id,
+        "source_system": request.source_system,
+        "target_system": request.target_system,
+        "payload_json": payload_json,
+        "correlation_id": request.correlation_id,
+        "traceparent": request.traceparent,
+        "created_at": request.created_at,
+        "updated_at": request.updated_at,
+        "version": request.version,
+    }
+
+
+def _duplicates(connection: sa.Connection, items: Sequence[NewRequest]) -> dict[str, HubError]:
+    """Which of the items were not inserted, and the requests that hold their keys."""
+    stored = connection.execute(sa.select(t.c.id).where(in_ids(t.c.id, connection, [item.id for item in items])))
+    inserted = set(stored.scalars())
+    refused: dict[str, HubError] = {}
+    for item in items:
+        if item.id not in inserted:
+            existing = connection.execute(
+                sa.select(t.c.id, t.c.status).where(
+                    t.c.partner_id == item.partner_id, t.c.external_id == item.external_id
+                )
+            ).one()
+            refused[item.id] = DuplicateExternalId(item.external_id, existing.id, existing.status)
+    return refused

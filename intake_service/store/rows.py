@@ -1,0 +1,95 @@
+"""Rows as the pure code sees them: reading a request for a change, and selecting rows by a list of ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from intake_service.events import About
+from intake_service.integration_request import Standing, Status
+from intake_service.store.tables import integration_requests as t
+
+STANDING_COLUMNS = tuple(field.name for field in fields(Standing))
+_IDENTITY_COLUMNS = (
+    "id",
+    "partner_id",
+    "external_id",
+    "source_system",
+    "target_system",
+    "correlation_id",
+    "traceparent",
+    "created_at",
+    "version",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """A stored request; `payload_json` is empty unless it was asked for."""
+
+    id: str
+    partner_id: str
+    external_id: str
+    source_system: str
+    target_system: str
+    correlation_id: str
+    traceparent: str
+    created_at: int
+    updated_at: int
+    version: int
+    standing: Standing
+    payload_json: str = ""
+
+    @property
+    def about(self) -> About:
+        """What events say of it."""
+        return About(
+            request_id=self.id,
+            external_id=self.external_id,
+            correlation_id=self.correlation_id,
+            traceparent=self.traceparent,
+            target_system=self.target_system,
+        )
+
+
+_CORE = tuple(t.c[name] for name in (*_IDENTITY_COLUMNS, "updated_at", *STANDING_COLUMNS))
+#: Everything but the payload.
+WITHOUT_PAYLOAD = sa.select(*_CORE)
+WITH_PAYLOAD = sa.select(*_CORE, t.c.payload_json)
+
+
+def to_stored(values: Mapping[Any, Any]) -> StoredRequest:
+    """Build the object of a row selected by WITHOUT_PAYLOAD or WITH_PAYLOAD."""
+    standing = {name: values[name] for name in STANDING_COLUMNS}
+    standing["status"] = Status(standing["status"])
+    return StoredRequest(
+        **{name: values[name] for name in _IDENTITY_COLUMNS},
+        updated_at=values["updated_at"],
+        standing=Standing(**standing),
+        payload_json=values.get("payload_json", ""),
+    )
+
+
+def in_ids(column: sa.Column[str], connection: sa.Connection, ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Match a list of any length with one statement text, so that it is prepared once."""
+    if connection.dialect.name == "sqlite":
+        listed = sa.text("SELECT value FROM json_each(:ids)").bindparams(ids=orjson.dumps(list(ids)).decode())
+        return column.in_(listed)
+    return column == sa.any_(sa.bindparam("ids", list(ids), type_=sa.ARRAY(sa.String)))
+
+
+def lock_requests(
+    connection: sa.Connection, ids: Sequence[str], *, with_payload: bool = False, skip_locked: bool = False
+) -> dict[str, StoredRequest]:
+    """Read requests for a change; no other transaction changes them until this one ends.
+
+    With `skip_locked`, those that another transaction holds are left out instead of waited for. On SQLite the
+    whole transaction is the lock (BEGIN IMMEDIATE).
+    """
+    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(in_ids(t.c.id, connection, ids))
+    if connection.dialect.name != "sqlite":
+        # ordered, so that two transactions cannot lock the same rows in opposite order
+        statement = statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
+    return {row["id"]: to_stored(row) for row in connection.execute(statement).mappings()}

@@ -1,0 +1,42 @@
+"""What a new request must look like before it is stored. Pure; every field at fault is named at once."""
+
+import re
+from collections.abc import Container
+
+from chassis.errors import InvalidRequest, PayloadTooLarge, Violation
+from chassis.json_text import MAX_BYTES, MalformedJson, NestingTooDeep, check_json
+
+_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_NAME_RULE = "must be 1 to 128 characters of A-Z a-z 0-9 . _ : / -"
+
+
+def check_new_request(
+    *, external_id: str, source_system: str, target_system: str, payload_json: str, targets: Container[str]
+) -> None:
+    """Raises: InvalidRequest with every violation; PayloadTooLarge when the payload is over 1 MiB."""
+    violations = [
+        Violation(pointer=pointer, detail=_NAME_RULE)
+        for pointer, value in (("/externalId", external_id), ("/sourceSystem", source_system))
+        if not _NAME.fullmatch(value)
+    ]
+    if target_system not in targets:
+        detail = "is not a target of this hub; ask its operators for the names" if target_system else "is missing"
+        violations.append(Violation(pointer="/targetSystem", detail=detail))
+    payload = payload_json.encode()
+    if len(payload) > MAX_BYTES:
+        raise PayloadTooLarge(f"The payload is larger than {MAX_BYTES} bytes; send less.", maximum=str(MAX_BYTES))
+    violations += check_payload(payload)
+    if violations:
+        fields = ", ".join(violation.pointer for violation in violations)
+        raise InvalidRequest(f"The request is not valid: {fields}. Correct it and send it again.", violations)
+
+
+def check_payload(payload: bytes) -> list[Violation]:
+    """The violations of a payload: it must be one JSON object, strictly written."""
+    if not payload.lstrip(b" \t\r\n").startswith(b"{"):
+        return [Violation(pointer="/payload", detail="must be a JSON object")]
+    try:
+        check_json(payload)
+    except (MalformedJson, NestingTooDeep) as error:
+        return [Violation(pointer="/payload", detail=str(error))]
+    return []
