@@ -52,6 +52,7 @@ ROUTE_SCOPES: dict[str, frozenset[str] | None] = {
     "GET /readyz": None,
     "GET /openapi.json": None,
     "GET /docs": None,
+    "GET /docs/{asset}": None,
 }
 
 

@@ -23,6 +23,7 @@ STATUS_TO_PROTO = {
     Status.COMPLETED: intake_pb2.INTEGRATION_REQUEST_STATUS_COMPLETED,
     Status.FAILED: intake_pb2.INTEGRATION_REQUEST_STATUS_FAILED,
 }
+NO_STATUS = intake_pb2.INTEGRATION_REQUEST_STATUS_UNSPECIFIED
 STATUS_FROM_PROTO = {number: status for status, number in STATUS_TO_PROTO.items()}
 STATE_FROM_PROTO = {
     dead_letters_pb2.DEAD_LETTER_STATE_UNSPECIFIED: "",
@@ -163,9 +164,7 @@ def to_history_entry(row: sa.Row[Any]) -> intake_pb2.HistoryEntry:
     return intake_pb2.HistoryEntry(
         kind=row.kind,
         at=to_timestamp(row.at),
-        from_status=STATUS_TO_PROTO[Status(row.from_status)]
-        if row.from_status
-        else intake_pb2.INTEGRATION_REQUEST_STATUS_UNSPECIFIED,
+        from_status=STATUS_TO_PROTO[Status(row.from_status)] if row.from_status else NO_STATUS,
         to_status=STATUS_TO_PROTO[Status(row.to_status)],
         attempt=row.attempt,
         outcome=row.outcome,
