@@ -88,6 +88,7 @@ class Relay:
         if self._handed_over:
             await self._publish_handed_over()
             return
+        self._something.clear()
         try:
             async with asyncio.timeout(0.2 if self._is_behind else SWEEP_SECONDS):
                 await self._something.wait()
@@ -96,8 +97,6 @@ class Relay:
 
     async def _publish_handed_over(self) -> None:
         batch = [self._handed_over.popleft() for _ in range(min(BATCH, len(self._handed_over)))]
-        if not self._handed_over:
-            self._something.clear()
         await self._publish(batch)
 
     async def _publish(self, batch: Sequence[Event | tuple[str, str]]) -> None:
@@ -136,7 +135,6 @@ class Relay:
 
     def _fall_behind(self) -> None:
         self._handed_over.clear()
-        self._something.clear()
         self._is_behind = True
 
     async def _sweep(self) -> None:
