@@ -1,4 +1,4 @@
-"""HTTP calls to systems outside the hub: one client per system, each call sent once and never repeated.
+"""HTTP calls to systems outside the hub: one client per system; a call with a body is sent once, never repeated.
 
 Every call ends in one of three ways, told apart with certainty, because an order may hang on it:
 
@@ -93,7 +93,8 @@ class HttpClient:
         """Make one call and read its answer; `url` is sent as it is, quoted already.
 
         `deadline` is an instant of the event loop's clock and covers everything, connecting included.
-        A call without a body (a GET) never ends in NotSent for want of time.
+        A call without a body (a GET) may be repeated once, on a connection that turns out to be closed, and ends in
+        NotSent only where no connection was made.
 
         Raises: NotSent; NoAnswer.
         """

@@ -123,7 +123,7 @@ class Commands:
             correlation_id=clean_correlation_id(draft.correlation_id or None),
             traceparent=clean_traceparent(draft.traceparent),
             ttl_seconds=self._targets[draft.target_system].ttl_seconds,
-            actor=caller.subject,
+            actor=owner,
         )
 
     def _answer(

@@ -1,0 +1,1 @@
+"""External systems: protocol, credentials, mapping, error classification and lookup. It keeps no request state."""

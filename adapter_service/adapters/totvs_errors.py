@@ -1,0 +1,79 @@
+"""TOTVS's error envelope, and what its texts say: "the order is there already", "no licence is free".
+
+Two envelopes are in use: {code, message, detailedMessage} in any case, and the older {errorCode, errorMessage}. Texts
+come with accents lost, doubled or replaced ("já", "ja", "j?", "jÃ¡"). Texts and codes are data of TOTVS's and its
+customers' services, none of them promised; where they are silent or new, nothing is taken for a success.
+"""
+
+import re
+from dataclasses import dataclass
+
+from adapter_service.answers import Answer, fold, repair
+
+ALREADY_INCLUDED = "111"
+#: The other faults of the published order service, 101 to 118: their texts may hold the same words.
+_OTHER_FAULTS = frozenset(str(code) for code in range(101, 119)) - {ALREADY_INCLUDED}
+_ALREADY = r"\bj(?=\S)a?[^a-z\s]{0,4}\s+(?:(?:foi|esta|est[^a-z\s]{1,4}|se encontra)\s+)?"
+_INCLUDED = re.compile(_ALREADY + r"inclu\S{1,4}do")
+_DONE = re.compile(_ALREADY + r"(?:inclu\S{1,4}d|existe|(?:liber|cadastr|process|integr|grav|registr|import)ad)[oa]?\b")
+#: What else may "already be included": then it is a fault of this order.
+_OTHER_SUBJECT = re.compile(r"\b(?:item|itens|produtos?|clientes?|contatos?)\b[^.:;]{0,40}" + _ALREADY)
+_NUMBER = re.compile(r"protheus\W{1,4}((?=[\w-]{0,30}\d)\w[\w-]{0,29})", re.IGNORECASE | re.ASCII)
+_LICENCE = re.compile(r"licen[cs]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorEnvelope:
+    """An error as Protheus writes it; both texts are capped and redacted."""
+
+    code: str
+    text: str
+
+    def says_done(self, status: int) -> bool:
+        """Whether the error is that the order is there already; a 409 may use other words for it."""
+        if self.code == ALREADY_INCLUDED:
+            return True
+        text = fold(self.text)
+        if self.code in _OTHER_FAULTS or _OTHER_SUBJECT.search(text) is not None:
+            return False
+        return (_DONE if status == 409 else _INCLUDED).search(text) is not None
+
+    @property
+    def order_number(self) -> str:
+        """The existing order's number where the text names it, else ''."""
+        match = _NUMBER.search(self.text)
+        return match[1] if match is not None else ""
+
+
+def read_envelope(answer: Answer) -> ErrorEnvelope | None:
+    """Find an error envelope; {"code": "0", "message": "INCLUIDO"} is none."""
+    if not isinstance(answer.value, dict):
+        return None
+    members = {str(name).lower(): member for name, member in answer.value.items()}
+    code = _text(members, "code", "errorcode")
+    message = _text(members, "message", "errormessage", "msg", "mensagem")
+    more = _text(members, "detailedmessage")
+    if not code or not (message or more) or _is_success_code(code):
+        return None
+    text = f"{message}: {more}" if message and more and message != more else message or more
+    return ErrorEnvelope(code=answer.sentence(code)[:64], text=answer.sentence(text))
+
+
+def speaks_of_licence(answer: Answer) -> bool:
+    """Whether every connection of the licence server is in use: Protheus is saturated, not broken."""
+    return not answer.is_html and _LICENCE.search(fold(answer.text[:10_000])) is not None
+
+
+def _text(members: dict[str, object], *names: str) -> str:
+    for name in names:
+        value = members.get(name)
+        if isinstance(value, str) and value.strip():
+            return repair(value.strip())
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return ""
+
+
+def _is_success_code(code: str) -> bool:
+    """0 is what the published order service answers with; others repeat the HTTP status."""
+    return code.isdecimal() and (int(code[:6]) == 0 or code in ("200", "201"))

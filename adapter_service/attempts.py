@@ -1,0 +1,130 @@
+"""One call to an external system, whole: deadline, span, metric, log, and an outcome whatever happens.
+
+Nothing but a cancellation gets past this file: what an adapter raises becomes an outcome here.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from opentelemetry.trace import SpanKind
+
+from adapter_service.delivery import Delivery, Question
+from adapter_service.outcome import (
+    Delivered,
+    DeliverOutcome,
+    Found,
+    LookupOutcome,
+    NotKnown,
+    Unavailable,
+    Unknown,
+    Unsupported,
+)
+from adapter_service.registry import ExternalSystem
+from chassis.http_client import NoAnswer, NotSent
+from chassis.logs import get_logger
+from chassis.telemetry import Telemetry
+from chassis.tracing import Tracing
+
+log = get_logger()
+
+MAX_LOOKUP_SECONDS = 10.0
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt(Generic[Outcome]):
+    """What came of a call, and how long it took."""
+
+    outcome: Outcome
+    seconds: float
+
+
+class Attempts:
+    """Makes calls and records them."""
+
+    def __init__(self, telemetry: Telemetry, tracing: Tracing) -> None:
+        self._duration = telemetry.histogram("external_system_call_duration_ms")
+        self._tracing = tracing
+
+    async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
+        """Post a document once. The target's timeout covers everything, a token's renewal included."""
+        with self._span(system, delivery.traceparent) as traceparent:
+            started = asyncio.get_running_loop().time()
+            traced = replace(delivery, traceparent=traceparent)
+            outcome = await _deliver(system, traced, started + system.target.timeout_seconds)
+            attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
+        self._record("deliver", system, traced, attempt)
+        return attempt
+
+    async def lookup(self, system: ExternalSystem, question: Question) -> Attempt[LookupOutcome]:
+        """Ask a system once, within the target's timeout or MAX_LOOKUP_SECONDS, whichever is less."""
+        if not system.adapter.supports_lookup:
+            return Attempt(outcome=Unsupported(), seconds=0.0)
+        with self._span(system, question.traceparent) as traceparent:
+            started = asyncio.get_running_loop().time()
+            traced = replace(question, traceparent=traceparent)
+            outcome = await _lookup(system, traced, started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
+            attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
+        self._record("lookup", system, traced, attempt)
+        return attempt
+
+    @contextmanager
+    def _span(self, system: ExternalSystem, traceparent: str) -> Iterator[str]:
+        with self._tracing.span(span_name(system.target.name), traceparent, SpanKind.CLIENT) as inside:
+            yield inside
+
+    def _record(
+        self,
+        operation: str,
+        system: ExternalSystem,
+        question: Question,
+        attempt: Attempt[DeliverOutcome] | Attempt[LookupOutcome],
+    ) -> None:
+        self._duration.labels(system=system.target.name).observe(attempt.seconds * 1000)
+        went_well = isinstance(attempt.outcome, Delivered | Found)
+        (log.info if went_well else log.warning)(
+            "External system called",
+            operation=operation,
+            system=system.target.name,
+            url=system.adapter.url,
+            duration_ms=round(attempt.seconds * 1000, 3),
+            outcome=type(attempt.outcome).__name__,
+            code=getattr(attempt.outcome, "code", ""),
+            correlation_id=question.correlation_id,
+            request_id=question.request_id,
+            trace_id=question.traceparent[3:35],
+            span_id=question.traceparent[36:52],
+        )
+
+
+def span_name(target: str) -> str:
+    """`http.external.` and the target's name in snake case: TotvsProtheus gives totvs_protheus."""
+    return "http.external." + _NOT_WORD.sub("_", _WORD_START.sub("_", target)).lower()
+
+
+async def _deliver(system: ExternalSystem, delivery: Delivery, deadline: float) -> DeliverOutcome:
+    try:
+        return await system.adapter.deliver(delivery, deadline)
+    except NotSent as error:
+        return Unavailable(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
+    except NoAnswer as error:
+        return Unknown(detail=error.detail, timed_out=error.timed_out)
+    except Exception:  # a bug in an adapter must not pass for "nothing was sent"
+        log.exception("Adapter failed", system=system.target.name)
+        return Unknown(detail="the adapter failed; the log says why")
+
+
+async def _lookup(system: ExternalSystem, question: Question, deadline: float) -> LookupOutcome:
+    try:
+        return await system.adapter.lookup(question, deadline)
+    except (NotSent, NoAnswer) as error:
+        return NotKnown(detail=error.detail)
+    except Exception:  # the same
+        log.exception("Adapter failed", system=system.target.name)
+        return NotKnown(detail="the adapter failed; the log says why")

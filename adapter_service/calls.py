@@ -1,0 +1,79 @@
+"""The calls of one target: headers, credentials, one repetition after 401, and an answer that can be read.
+
+A call is sent once. Only a 401, which was certainly not applied, is followed by one more with renewed credentials.
+"""
+
+from collections.abc import Mapping
+
+from adapter_service.answers import Answer, read_answer
+from adapter_service.auth import FIRST_PAUSE_SECONDS, Credentials, CredentialsRefused
+from adapter_service.delivery import Delivery, Question
+from chassis.correlation import HEADER, TRACEPARENT
+from chassis.http_client import HttpClient
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+class TargetCalls:
+    """What an adapter calls its system with."""
+
+    def __init__(self, http: HttpClient, credentials: Credentials) -> None:
+        self._http = http
+        self._credentials = credentials
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        delivery: Delivery,
+        *,
+        deadline: float,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a document.
+
+        Raises: NotSent, CredentialsRefused among it, when it is certainly not applied; NoAnswer when it may be.
+        """
+        wanted = {
+            "Content-Type": "application/json",
+            IDEMPOTENCY_KEY: delivery.request_id,
+            **_trace_headers(delivery.correlation_id, delivery.traceparent),
+            **(headers or {}),
+        }
+        return await self._send(method, url, wanted, deadline, body)
+
+    async def get(
+        self, url: str, question: Question, *, deadline: float, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ask the system. Raises: NotSent; NoAnswer."""
+        wanted = {**_trace_headers(question.correlation_id, question.traceparent), **(headers or {})}
+        return await self._send("GET", url, wanted, deadline, None)
+
+    async def stop(self) -> None:
+        """Give up a renewal of credentials that is under way."""
+        await self._credentials.stop()
+
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], deadline: float, body: bytes | None
+    ) -> Answer:
+        authorization = await self._credentials.header(deadline)
+        answer = await self._http.send(method, url, headers=_with(headers, authorization), deadline=deadline, body=body)
+        if answer.status == 401:
+            authorization = await self._credentials.renewed(authorization, deadline)
+            wanted = _with(headers, authorization)
+            answer = await self._http.send(method, url, headers=wanted, deadline=deadline, body=body)
+            if answer.status == 401:
+                raise CredentialsRefused("credentials refused", retry_after_seconds=FIRST_PAUSE_SECONDS)
+        return read_answer(answer, self._credentials.secrets)
+
+
+def _trace_headers(correlation_id: str, traceparent: str) -> dict[str, str]:
+    headers = {HEADER: correlation_id}
+    if traceparent:
+        headers[TRACEPARENT] = traceparent
+    return headers
+
+
+def _with(headers: dict[str, str], authorization: str) -> dict[str, str]:
+    return {**headers, "Authorization": authorization} if authorization else headers

@@ -1,0 +1,102 @@
+"""The adapter's gRPC service: one delivery in, one post out, and a plain word on what came of it.
+
+What the external system does, or fails to do, is an outcome; only a bad request or an unknown target is an error.
+How a call is made is attempts.py's, what an answer means is each adapter's (adapters/). Nothing is kept or repeated.
+
+Journey 4/5. Before: orchestrator_service/process.py. After: adapter_service/adapters/totvs_protheus.py.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from adapter_service.attempts import Attempts
+from adapter_service.mapping import (
+    check_batch,
+    read_delivery,
+    read_question,
+    to_deliver_response,
+    to_lookup_response,
+    to_target,
+)
+from adapter_service.outcome import Rejected
+from adapter_service.registry import ExternalSystem
+from chassis.errors import HubError, TargetNotFound
+from chassis.telemetry import Telemetry
+from integrationhub.adapter.v1 import adapter_pb2 as pb
+from integrationhub.adapter.v1 import adapter_pb2_grpc
+
+
+class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
+    """Serves integrationhub.adapter.v1.AdapterService for the configured systems."""
+
+    def __init__(self, systems: Mapping[str, ExternalSystem], attempts: Attempts, telemetry: Telemetry) -> None:
+        self._systems = systems
+        self._attempts = attempts
+        self._batch_items = telemetry.histogram("batch_items").labels(batch="deliver")
+
+    async def Deliver(self, request: pb.DeliverRequest, context: Any) -> pb.DeliverResponse:
+        """Make one attempt. Raises: InvalidRequest or TargetNotFound; nothing was sent then."""
+        del context
+        return await self._deliver(request)
+
+    async def DeliverBatch(
+        self, request: pb.DeliverBatchRequest, context: Any
+    ) -> AsyncIterator[pb.DeliverBatchResponse]:
+        """Make many attempts at once and answer with whatever has finished since the last message.
+
+        Posts in flight are cut when the caller goes away: nobody would hear what came of them.
+        """
+        check_batch(request)
+        self._batch_items.observe(len(request.deliveries))
+        finished: asyncio.Queue[pb.DeliverBatchResult] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
+        # The generator itself is closed only when it is collected; that may be late.
+        context.add_done_callback(lambda _: _cancel(tasks))
+        try:
+            waiting = len(tasks)
+            while waiting:
+                results = [await finished.get()]
+                while not finished.empty():
+                    results.append(finished.get_nowait())
+                waiting -= len(results)
+                yield pb.DeliverBatchResponse(results=results)
+        finally:
+            _cancel(tasks)
+
+    async def Lookup(self, request: pb.LookupRequest, context: Any) -> pb.LookupResponse:
+        """Ask a system for one request. Raises: InvalidRequest; TargetNotFound."""
+        del context
+        question = read_question(request)
+        attempt = await self._attempts.lookup(self._find(request.target_system), question)
+        return to_lookup_response(attempt.outcome, attempt.seconds)
+
+    async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
+        """List the configured targets by name."""
+        del request, context
+        return pb.ListTargetsResponse(targets=[to_target(self._systems[name]) for name in sorted(self._systems)])
+
+    async def _deliver(self, request: pb.DeliverRequest) -> pb.DeliverResponse:
+        system = self._find(request.target_system)
+        attempt = await self._attempts.deliver(system, read_delivery(request))
+        return to_deliver_response(attempt.outcome, attempt.seconds)
+
+    async def _deliver_item(self, request: pb.DeliverRequest, finished: asyncio.Queue[pb.DeliverBatchResult]) -> None:
+        try:
+            response = await self._deliver(request)
+        except HubError as error:  # of this item alone; nothing was sent
+            response = to_deliver_response(Rejected(code=error.reason, detail=error.message), 0.0)
+        finished.put_nowait(
+            pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response)
+        )
+
+    def _find(self, target: str) -> ExternalSystem:
+        system = self._systems.get(target)
+        if system is None:
+            raise TargetNotFound(target)
+        return system
+
+
+def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()

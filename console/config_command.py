@@ -1,0 +1,84 @@
+"""`hub config`: the effective settings with the variables that set them, and the targets; no secret is printed."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from console.tables import print_table
+
+if TYPE_CHECKING:
+    from chassis.settings import HubSettings
+    from chassis.targets import Target
+
+EXAMPLES = """\b
+Examples:
+  hub config
+  HUB_TARGETS=/etc/hub/targets.toml hub config --json | jq .targets
+"""
+MASK = "***"
+
+_USER_INFO = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_SECRET_PARAMETER = re.compile(r"([?&](?:password|passwd|secret|token|sslpassword|key)=)[^&#]*", re.IGNORECASE)
+
+
+def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the effective settings and targets, secrets masked."""
+    from chassis.targets import load_targets
+    from console.configuration import find_targets, read_settings, unknown_variables
+
+    settings = read_settings()
+    targets_file = find_targets(settings)
+    targets = [describe_target(target) for target in load_targets(targets_file).by_name.values()]
+    rows = describe_settings(settings, str(targets_file))
+    if as_json:
+        described = {name: {"value": value, "default": default} for name, value, default in rows}
+        typer.echo(json.dumps({"settings": described, "targets": targets}))
+    else:
+        print_table(
+            ("VARIABLE", "", "VALUE"), [(name, "default" if default else "set", value) for name, value, default in rows]
+        )
+        for target in targets:
+            typer.echo(f"\n[targets.{target['name']}]")
+            print_table(("KEY", "VALUE"), [(key, value) for key, value in target.items() if key != "name"])
+    for name in unknown_variables():
+        typer.echo(f"{name} is not a setting of the hub", err=True)
+
+
+def describe_settings(settings: "HubSettings", targets_file: str) -> list[tuple[str, str, bool]]:
+    """List every variable with its value, defaults filled in, and whether that is the default."""
+    from console.configuration import variable_of
+
+    effective = {
+        "database_url": settings.effective_database_url,
+        "redis_url": settings.effective_redis_url,
+        "targets": targets_file,
+        "jwt_jwks": settings.effective_jwks,
+        "service_key": str(settings.effective_service_key),
+        **{f"{service}_url": settings.url_of(service) for service in ("intake", "adapter", "orchestrator")},
+    }
+    return [
+        (
+            variable_of(field),
+            mask(str(effective.get(field, getattr(settings, field)))),
+            field not in settings.model_fields_set,
+        )
+        for field in type(settings).model_fields
+    ]
+
+
+def describe_target(target: "Target") -> dict[str, Any]:
+    """Write a target's keys as the file has them; secrets are references there and stay so."""
+    import msgspec
+
+    described: dict[str, Any] = msgspec.to_builtins(target)
+    options: dict[str, Any] = described.pop("options")
+    described["auth"] = {key: value for key, value in described["auth"].items() if value}
+    described["retry"] = list(target.retry_delays)
+    return {"name": described.pop("name"), **described, **options}
+
+
+def mask(text: str) -> str:
+    """Hide the password of a URL, before the host or among its parameters."""
+    return _SECRET_PARAMETER.sub(rf"\1{MASK}", _USER_INFO.sub(rf"\1:{MASK}@", text))

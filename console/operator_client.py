@@ -1,0 +1,68 @@
+"""gRPC calls of an operator: the operating system's user, with the scope `operations`."""
+
+import getpass
+import os
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+
+from chassis.access import OPERATIONS
+from chassis.errors import HubError, InvalidRequest, ServiceUnavailable
+from chassis.settings import HubSettings
+from chassis.status import from_rpc_error
+from chassis.tokens import TokenSigner
+
+Response = TypeVar("Response")
+
+TOKEN_SECONDS = 300
+#: A redrive of everything writes many rows.
+CALL_SECONDS = 60.0
+CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+
+
+class OperatorClient:
+    """A channel to one service of the hub; close it by leaving the `with`."""
+
+    def __init__(self, settings: HubSettings, service: str) -> None:
+        self._service = service
+        self._url = settings.url_of(service)
+        first = self._url.split(",")[0].strip()
+        self.channel = grpc.insecure_channel(first, options=CHANNEL_OPTIONS)
+        signer = TokenSigner(settings.effective_service_key, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+        token = signer.sign(subject=operator_name(), scopes=[OPERATIONS], seconds=TOKEN_SECONDS)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.channel.close()
+
+    def call(self, method: "grpc.UnaryUnaryMultiCallable[Any, Response]", request: Any) -> Response:
+        """Call a method of a stub made on `channel`. Raises: HubError in one line."""
+        try:
+            return method(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: grpc.RpcError) -> HubError:
+        call: Any = error  # what a stub raises is a grpc.Call as well
+        if call.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(call) is None:
+            return ServiceUnavailable(
+                f"The hub's {self._service} is not running at {self._url}; start the hub with `make run` or `hub up`"
+            )
+        translated = from_rpc_error(call)
+        if isinstance(translated, InvalidRequest) and translated.violations:
+            faults = "; ".join(f"{violation.pointer}: {violation.detail}" for violation in translated.violations)
+            return HubError(f"{translated.message} ({faults})")
+        return translated
+
+
+def operator_name() -> str:
+    """The name that the history keeps of whoever runs this command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return f"uid-{os.getuid()}"

@@ -1,0 +1,150 @@
+"""The REST contract as one partner sees it. Bodies are passed on as text, so that no number loses a digit."""
+
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from chassis.access import REQUESTS_READ, REQUESTS_WRITE
+from chassis.correlation import HEADER as CORRELATION_HEADER
+from chassis.errors import HubError, OutcomeNotKnown, ServiceUnavailable
+from chassis.settings import HubSettings, split_address
+from chassis.tokens import TokenSigner
+from console.configuration import connectable
+
+PATH = "/api/integration-requests"
+TOKEN_SECONDS = 900
+TERMINAL = ("Completed", "Failed")
+#: Answers after which a poll goes on: too fast, or a part of the hub is away.
+TEMPORARY = (429, 502, 503, 504)
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer of the gateway."""
+
+    status: int
+    body: bytes
+    etag: str
+    retry_after: str
+
+
+class RestClient:
+    """Calls the gateway with a token that this machine's own key has signed."""
+
+    def __init__(self, settings: HubSettings, partner: str) -> None:
+        self._address = connectable(settings.gateway_address)
+        host, port = split_address(self._address)
+        self._connection = http.client.HTTPConnection(host, port, timeout=settings.rpc_timeout_seconds)
+        self._signer = TokenSigner(
+            settings.effective_service_key, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+        )
+        self._partner = partner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._connection.close()
+
+    def create(self, body: bytes, correlation_id: str | None) -> bytes:
+        """Create a request and return the hub's answer. Raises: HubError when it was not accepted."""
+        headers = {"Content-Type": "application/json"}
+        if correlation_id is not None:
+            headers[CORRELATION_HEADER] = correlation_id
+        return _accepted(self._call("POST", PATH, headers, body)).body
+
+    def get(self, request_id: str) -> bytes:
+        """Read a request. Raises: HubError when there is none."""
+        return _accepted(self._poll(request_id, "")).body
+
+    def wait_for_end(self, request_id: str, seconds: float) -> bytes:
+        """Read a request again and again until it is terminal, over a restart of the hub too.
+
+        Raises: OutcomeNotKnown when it is not terminal after `seconds`; HubError when it cannot be read at all.
+        """
+        deadline = time.monotonic() + seconds
+        pause, etag = FIRST_PAUSE_SECONDS, ""
+        while True:
+            try:
+                answer = self._poll(request_id, etag)
+            except (ServiceUnavailable, OutcomeNotKnown):
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if answer.status == 200 and status_of(answer.body) in TERMINAL:
+                    return answer.body
+                if answer.status >= 400 and answer.status not in TEMPORARY:
+                    raise refusal(answer)
+                etag = answer.etag or etag
+            if time.monotonic() > deadline:
+                raise OutcomeNotKnown(
+                    f"{request_id} is still under way after {seconds:g} s; `hub get {request_id}` reads it"
+                )
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+
+    def history(self, request_id: str) -> bytes:
+        """Read the history of a request. Raises: HubError when there is none."""
+        return _accepted(self._call("GET", f"{PATH}/{quote(request_id, safe='')}/history", {})).body
+
+    def _poll(self, request_id: str, etag: str) -> Answer:
+        """Ask for a request unless it is still the version `etag`."""
+        return self._call("GET", f"{PATH}/{quote(request_id, safe='')}", {"If-None-Match": etag} if etag else {})
+
+    def _call(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
+        scopes = (REQUESTS_WRITE, REQUESTS_READ)
+        token = self._signer.sign(subject=self._partner, scopes=scopes, seconds=TOKEN_SECONDS)
+        try:
+            self._connection.request(method, path, body, {"Authorization": f"Bearer {token}", **headers})
+            response = self._connection.getresponse()
+            return Answer(
+                status=response.status,
+                body=response.read(),
+                etag=response.headers.get("ETag", ""),
+                retry_after=response.headers.get("Retry-After", ""),
+            )
+        except ConnectionRefusedError as error:
+            raise ServiceUnavailable(
+                f"The hub is not running at {self._address}; start it with `make run` or `hub up`"
+            ) from error
+        except TimeoutError as error:
+            raise OutcomeNotKnown(f"The hub at {self._address} did not answer in time; ask again") from error
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise ServiceUnavailable(
+                f"The call to the hub at {self._address} broke off ({error}); repeat it"
+            ) from error
+
+
+def _accepted(answer: Answer) -> Answer:
+    if answer.status < 400:
+        return answer
+    raise refusal(answer)
+
+
+def status_of(body: bytes) -> str:
+    """Read the status out of a request's body."""
+    return str(json.loads(body)["status"])
+
+
+def refusal(answer: Answer) -> HubError:
+    """Tell in one line what a problem+json body says."""
+    try:
+        problem = json.loads(answer.body)
+        text = str(problem.get("detail") or problem.get("title") or f"status {answer.status}")
+        faults = [f"{fault['pointer']}: {fault['detail']}" for fault in problem.get("errors", [])]
+        correlation_id = problem.get("correlationId", "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        text, faults, correlation_id = f"The hub answered with status {answer.status}", [], ""
+    parts = [f"{text.rstrip('.')} ({'; '.join(faults)})" if faults else text.rstrip(".")]
+    if answer.retry_after:
+        parts.append(f"repeat it after {answer.retry_after} s")
+    if correlation_id:
+        parts.append(f"correlation id {correlation_id}")
+    return HubError("; ".join(parts))

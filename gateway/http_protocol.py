@@ -1,0 +1,122 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol with the limits it lacks, and refusals that are problem documents.
+
+uvicorn bounds neither the head of a request nor the time a client may take over it. Limits on the body are in
+gateway.request_body.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from chassis.correlation import HEADER, clean_correlation_id
+from chassis.errors import HubError
+from chassis.logs import get_logger
+from gateway.headers import raw_headers
+from gateway.problems import (
+    HeadersTooLarge,
+    MalformedRequest,
+    SlowRequest,
+    problem_headers,
+    status_of,
+    to_problem,
+)
+
+log = get_logger()
+
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
+HEAD_SECONDS = 10.0
+REQUEST_SECONDS = 30.0
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection of a partner."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Start to wait for the first request (asyncio callback)."""
+        super().connection_made(transport)
+        self.headers = []
+        self._refusal: HubError | None = None
+        #: Between requests too: what comes next is a head.
+        self._in_head = True
+        self._head_bytes = 0
+        #: Loop time since which the client owes us the rest of a request; None while it owes nothing.
+        self._waits_since: float | None = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head that does not end (asyncio callback)."""
+        if self._waits_since is None:
+            self._waits_since = self.loop.time()
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_headers_too_large())
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application (parser callback); an error raised here ends the connection."""
+        is_long = self._head_bytes > MAX_HEAD_BYTES  # the bytes may hold some of the body: then count
+        if len(self.headers) > MAX_HEADERS or (is_long and self._count_head_bytes() > MAX_HEAD_BYTES):
+            self._refusal = _headers_too_large()
+            raise ValueError("the request's head is over its limits")
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the client has sent all it announced (parser callback)."""
+        self._in_head = True
+        self._waits_since = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text is replaced by a problem
+        """Refuse what the parser did not take."""
+        self._refuse(self._refusal or MalformedRequest("This is not a valid HTTP/1.1 request; check the client."))
+
+    def cut_off_if_slow(self) -> None:
+        """End the connection when the client takes too long over a request; called once a second."""
+        if self._waits_since is None or self.transport.is_closing():
+            return
+        if self.loop.time() - self._waits_since < (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
+            return
+        if self._in_head and self._head_bytes == 0:
+            self.transport.close()  # it never said a word
+        else:
+            self._refuse(SlowRequest("The request did not arrive in time; send it again, faster."))
+
+    def _refuse(self, error: HubError) -> None:
+        """Answer with a problem and close, unless an answer is out or still to come."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's hints say
+        if cycle is not None and not cycle.response_started and not cycle.more_body:
+            # What is sent now would be taken for the answer to the request in flight: that one ends the connection.
+            cycle.keep_alive = False
+            return
+        if cycle is not None and cycle.response_started and not (cycle.response_complete and self._in_head):
+            self.transport.close()  # the request at fault has its answer already
+            return
+        status = status_of(error)
+        log.warning("Call refused", reason=error.reason, status=status, route="unmatched")
+        self.transport.write(self._refusal_bytes(error, status))
+        self.transport.close()
+
+    def _count_head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _refusal_bytes(self, error: HubError, status: int) -> bytes:
+        sent = next((value for name, value in self.headers if name == HEADER.lower().encode()), b"")
+        correlation_id = clean_correlation_id(str(sent, "latin-1"))
+        body = to_problem(error, path="", correlation_id=correlation_id)
+        headers = [
+            *self.server_state.default_headers,
+            *raw_headers({**problem_headers(error), HEADER: correlation_id, "X-Content-Type-Options": "nosniff"}),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        return STATUS_LINE[status] + lines + b"\r\n" + body
+
+
+def _headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"The request's head is over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers; send fewer or shorter ones."
+    )

@@ -1,0 +1,168 @@
+"""The gateway's side of intake: creates travel in natural batches, reads one by one.
+
+What decides between 503 and 504 is whether a create can have reached intake: without a connection it cannot, after
+the call has left it may have.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from chassis.batcher import Batcher
+from chassis.correlation import correlation_id_var, traceparent_var
+from chassis.errors import (
+    HubError,
+    OutcomeNotKnown,
+    Overloaded,
+    PermissionDenied,
+    ServiceUnavailable,
+    Unauthenticated,
+)
+from chassis.logs import get_logger
+from chassis.rpc_client import RpcClient
+from chassis.status import from_status
+from chassis.telemetry import Telemetry
+from integrationhub.intake.v1.intake_pb2 import (
+    BatchCreateIntegrationRequestsRequest,
+    BatchCreateResult,
+    CreateIntegrationRequestRequest,
+    GetIntegrationRequestRequest,
+    IntegrationRequest,
+    ListIntegrationRequestHistoryRequest,
+    ListIntegrationRequestHistoryResponse,
+    ListIntegrationRequestsRequest,
+    ListIntegrationRequestsResponse,
+)
+from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
+
+log = get_logger()
+
+Response = TypeVar("Response")
+
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+#: Creates held here while intake is slow; beyond it the gateway says so at once instead of growing.
+MAX_HELD_BYTES = 64 * 1024 * 1024
+BATCHES_IN_FLIGHT = 2
+#: Long enough for intake to be restarted without a partner noticing.
+PATIENCE_SECONDS = 2.0
+#: Once intake is known to be away, nobody waits for it.
+IMPATIENCE_SECONDS = 0.05
+
+
+class IntakeClient:
+    """Creates and reads integration requests at intake; a component."""
+
+    def __init__(self, client: RpcClient, telemetry: Telemetry, *, timeout_seconds: float) -> None:
+        self._client = client
+        self._stub = IntakeServiceStub(client.channel)
+        self._timeout_seconds = timeout_seconds
+        self._held_bytes = 0
+        self._is_reachable = True
+        self._batcher: Batcher[CreateIntegrationRequestRequest, IntegrationRequest] = Batcher(
+            self._create_batch,
+            max_items=MAX_BATCH_ITEMS,
+            max_weight=MAX_BATCH_BYTES,
+            weight=CreateIntegrationRequestRequest.ByteSize,
+            concurrency=BATCHES_IN_FLIGHT,
+            on_batch=telemetry.histogram("batch_items").labels(batch="create").observe,
+        )
+
+    async def create(self, request: CreateIntegrationRequestRequest) -> IntegrationRequest:
+        """Create one integration request; returns once it is durable.
+
+        Raises: HubError as intake refused it; ServiceUnavailable when it certainly did not reach intake;
+        OutcomeNotKnown when it may have; Overloaded when too much waits here already.
+        """
+        size = request.ByteSize()
+        if self._held_bytes + size > MAX_HELD_BYTES:
+            raise Overloaded("The hub takes no more for now; repeat the call in a moment.", retry_after_seconds=1)
+        self._held_bytes += size
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._batcher.submit(request)
+        except TimeoutError:
+            raise _outcome_not_known() from None
+        finally:
+            self._held_bytes -= size
+
+    async def get(self, request_id: str, *, partner_id: str) -> IntegrationRequest:
+        """Read one request of a partner. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
+        request = GetIntegrationRequestRequest(id=request_id, partner_id=partner_id)
+        response = await self._read(self._stub.GetIntegrationRequest, request)
+        return response.integration_request
+
+    async def list_requests(self, request: ListIntegrationRequestsRequest) -> ListIntegrationRequestsResponse:
+        """Read one page. Raises: InvalidRequest for a cursor of another list; ServiceUnavailable."""
+        return await self._read(self._stub.ListIntegrationRequests, request)
+
+    async def list_history(self, request_id: str, *, partner_id: str) -> ListIntegrationRequestHistoryResponse:
+        """Read the story of one request. Raises: as `get`."""
+        request = ListIntegrationRequestHistoryRequest(id=request_id, partner_id=partner_id)
+        return await self._read(self._stub.ListIntegrationRequestHistory, request)
+
+    async def start(self) -> None:
+        """Do nothing: the channel connects when it is used."""
+
+    async def stop(self) -> None:
+        """Finish the creates that are waiting or in flight."""
+        await self._batcher.drain()
+
+    async def _create_batch(
+        self, requests: Sequence[CreateIntegrationRequestRequest]
+    ) -> list[IntegrationRequest | BaseException]:
+        # The batch is nobody's call: each item carries its own ids, and intake gives the call one of its own.
+        correlation_id_var.set("")
+        traceparent_var.set("")
+        await self._require_intake()
+        try:
+            response = await self._client.unary(
+                self._stub.BatchCreateIntegrationRequests, BatchCreateIntegrationRequestsRequest(requests=requests)
+            )
+        except ServiceUnavailable as error:
+            raise _outcome_not_known() from error
+        except (Unauthenticated, PermissionDenied) as error:
+            raise _own_trouble(error) from error
+        return [_item_result(result) for result in response.results]
+
+    async def _read(self, method: grpc.aio.UnaryUnaryMultiCallable[Any, Response], request: Any) -> Response:
+        try:
+            await self._require_intake()
+            try:
+                return await self._client.unary(method, request)
+            except ServiceUnavailable:  # the connection broke meanwhile; a read may be repeated
+                await self._require_intake()
+                return await self._client.unary(method, request)
+        except OutcomeNotKnown as error:
+            raise ServiceUnavailable("The answer did not come in time; repeat the call in a moment.") from error
+        except (Unauthenticated, PermissionDenied) as error:
+            raise _own_trouble(error) from error
+
+    async def _require_intake(self) -> None:
+        """Raises: ServiceUnavailable when there is no connection to intake; nothing has been sent then."""
+        patience = PATIENCE_SECONDS if self._is_reachable else IMPATIENCE_SECONDS
+        self._is_reachable = await self._client.reachable(timeout_seconds=patience)
+        if not self._is_reachable:
+            raise ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")
+
+
+def _item_result(result: BatchCreateResult) -> IntegrationRequest | BaseException:
+    if result.WhichOneof("result") == "integration_request":
+        return result.integration_request
+    error = from_status(result.error.code, result.error.message, list(result.error.details))
+    return _own_trouble(error) if isinstance(error, PermissionDenied) else error
+
+
+def _own_trouble(error: HubError) -> ServiceUnavailable:
+    """Keep a refusal of the gateway's own token from looking like a refusal of the partner's."""
+    log.error("Intake refuses the gateway's token", reason=error.reason, detail=error.message)
+    return ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")
+
+
+def _outcome_not_known() -> OutcomeNotKnown:
+    return OutcomeNotKnown(
+        "It is not known whether the request was stored; repeat the call with the same externalId: "
+        "202 or 409 will tell, and it is never stored twice."
+    )

@@ -1,0 +1,99 @@
+"""What partners call: create, get, list, history. Each is one read, one call to intake, one answer.
+
+Who may call is settled before (gateway.app, chassis.access); bodies and queries are read in gateway.mapping and
+gateway.list_query; errors become problems in gateway.edge.
+Journey 1/5. Before: a partner's call. After: intake_service/commands.py.
+"""
+
+from typing import Any
+
+import msgspec
+from opentelemetry.trace import SpanKind
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chassis.access import Caller
+from chassis.correlation import correlation_id_var, traceparent_var
+from chassis.logs import get_logger
+from chassis.tracing import Tracing
+from gateway.headers import header_text
+from gateway.intake_client import IntakeClient
+from gateway.list_query import read_list_query
+from gateway.mapping import (
+    etag_matches,
+    read_create_body,
+    read_id,
+    to_accepted_body,
+    to_body,
+    to_create_request,
+    to_etag,
+    to_history_body,
+    to_list_body,
+)
+from gateway.problems import COLLECTION
+from gateway.request_body import read_json_body
+
+log = get_logger()
+
+#: Where the route's guard leaves the verified caller.
+CALLER = "hub.caller"
+
+_NO_STORE = {"Cache-Control": "no-store"}
+#: A partner's own copy, asked for again each time: If-None-Match makes that cheap.
+_REVALIDATE = {"Cache-Control": "private, no-cache"}
+
+
+class IntegrationRequestRoutes:
+    """The endpoints under /api/integration-requests."""
+
+    def __init__(self, intake: IntakeClient, tracing: Tracing) -> None:
+        self._intake = intake
+        self._tracing = tracing
+
+    async def create(self, request: Request) -> Response:
+        """Answer 202 once the request is durable."""
+        caller = _caller(request)
+        with self._tracing.span(
+            "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
+        ) as traceparent:
+            body = read_create_body(await read_json_body(request.scope, request.receive))
+            log.info("Integration request received", external_id=body.external_id, partner_id=caller.partner_id)
+            stored = await self._intake.create(
+                to_create_request(
+                    body,
+                    partner_id=caller.partner_id,
+                    correlation_id=correlation_id_var.get(),
+                    traceparent=traceparent,
+                )
+            )
+        return _json(to_accepted_body(stored), {"Location": f"{COLLECTION}/{stored.id}", **_NO_STORE}, status=202)
+
+    async def get(self, request: Request) -> Response:
+        """Answer one request of the caller's partner, or 304 when the caller's copy is current."""
+        request_id = read_id(request.path_params["id"])
+        stored = await self._intake.get(request_id, partner_id=_caller(request).partner_id)
+        headers = {"ETag": to_etag(stored), **_REVALIDATE}
+        if etag_matches(header_text(request.scope, b"if-none-match"), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        return _json(to_body(stored), headers)
+
+    async def list_requests(self, request: Request) -> Response:
+        """Answer one page of the requests of the caller's partner."""
+        query = read_list_query(request.scope["query_string"], partner_id=_caller(request).partner_id)
+        return _json(to_list_body(await self._intake.list_requests(query)), _NO_STORE)
+
+    async def list_history(self, request: Request) -> Response:
+        """Answer everything that happened to one request of the caller's partner."""
+        request_id = read_id(request.path_params["id"])
+        story = await self._intake.list_history(request_id, partner_id=_caller(request).partner_id)
+        return _json(to_history_body(story), _NO_STORE)
+
+
+def _caller(request: Request) -> Caller:
+    caller: Any = request.scope[CALLER]
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def _json(body: msgspec.Struct, headers: dict[str, str], *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")

@@ -1,0 +1,253 @@
+"""From the streams to the work: read where there is room, claim, start, acknowledge.
+
+    room ──▶ read ──▶ take a place ──▶ claim ──▶ work in a task of its own ──▶ place left
+                                         └──▶ acknowledge: from here the lease guards the work, not the stream
+
+One reader per target, so that none waits for another. An entry whose claim failed stays in this worker's pending
+list and is swept up again; so is what a cancelled or lost read left there. Entries of a dead worker are taken over.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+from chassis.errors import HubError, ServiceUnavailable
+from chassis.logs import get_logger
+from chassis.streams import Entry, Streams, work_stream
+from chassis.targets import Target
+from chassis.telemetry import Telemetry
+from integrationhub.intake.v1 import lifecycle_pb2
+from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
+from orchestrator_service.capacity import Place, TargetCapacity
+from orchestrator_service.clients import AdapterClient, IntakeClient
+from orchestrator_service.process import Processor
+
+log = get_logger()
+
+MAX_READ = 500
+SWEEP_SECONDS = 5.0
+RECLAIM_SECONDS = 15.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 2.0
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class WorkInHand:
+    """What this worker has claimed or is about to claim, over all targets.
+
+    Intake grants a lease anew to the worker that holds it, since its answer may have been lost; so a worker must
+    never claim what it works on. A bell that rings meanwhile is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._rung_again: dict[str, bool] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, integration_request_id: str) -> bool:
+        """Take it in hand; False when it is there already, and then the bell is remembered."""
+        if integration_request_id in self._rung_again:
+            self._rung_again[integration_request_id] = True
+            return False
+        self._rung_again[integration_request_id] = False
+        return True
+
+    def end(self, integration_request_id: str) -> bool:
+        """Let it go; says whether its bell rang meanwhile."""
+        return self._rung_again.pop(integration_request_id)
+
+
+class TargetReader:
+    """Reads one target's stream; a component whose `stop` only stops the reading."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        capacity: TargetCapacity,
+        streams: Streams,
+        intake: IntakeClient,
+        adapter: AdapterClient,
+        processor: Processor,
+        in_hand: WorkInHand,
+        telemetry: Telemetry,
+        sweep_seconds: float = SWEEP_SECONDS,
+        reclaim_seconds: float = RECLAIM_SECONDS,
+    ) -> None:
+        self.target = target
+        self.capacity = capacity
+        self._stream = work_stream(target.name)
+        self._streams = streams
+        self._intake = intake
+        self._adapter = adapter
+        self._processor = processor
+        self._in_hand = in_hand
+        self._orphans = telemetry.counter("orphan_event_total")
+        self._sweep_seconds = sweep_seconds
+        self._reclaim_seconds = reclaim_seconds
+        self._sweep_at = 0.0
+        self._reclaim_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._is_taking = False
+        self._is_stopping = False
+
+    async def start(self) -> None:
+        """Start reading."""
+        self._task = asyncio.create_task(self._run(), name=f"read {self._stream}")
+
+    async def stop(self) -> None:
+        """Stop reading, after the claims in flight. What was read and not claimed stays pending for the others."""
+        self._is_stopping = True
+        if self._task is None:
+            return
+        if not self._is_taking:
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def leave(self) -> None:
+        """Take this worker's name off the stream's group, unless entries are pending under it."""
+        try:
+            await self._streams.drop_consumer(self._stream, self._intake.worker_id)
+        except HubError as error:
+            log.info("Consumer name stays in the group", stream=self._stream, reason=error.reason)
+
+    async def _run(self) -> None:
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while not self._is_stopping:
+            try:
+                entries = await self._next_entries()
+                self._is_taking = True
+                await self._take(entries)
+                pause_seconds = FIRST_PAUSE_SECONDS
+                continue
+            except HubError as error:
+                if pause_seconds == FIRST_PAUSE_SECONDS:
+                    log.warning("Stream is not read", stream=self._stream, reason=error.reason)
+            except Exception:  # the outermost loop of a reader: it must go on
+                log.exception("Reading failed", stream=self._stream)
+            finally:
+                self._is_taking = False
+            self._sweep_at = 0.0  # what was read and not claimed comes first
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _next_entries(self) -> Sequence[Entry]:
+        """Wait for room, then give what has been left lying, or else what is new."""
+        room = min(await self.capacity.room(), MAX_READ)
+        if not await self._adapter.reachable():
+            raise ServiceUnavailable("The adapter cannot be reached; work waits in its stream.")
+        worker_id, now = self._intake.worker_id, time.monotonic()
+        if now >= self._sweep_at:
+            entries = await self._streams.own_pending(self._stream, worker_id, room)
+            self._sweep_at = now if len(entries) == room else now + self._sweep_seconds
+            if entries:
+                return entries
+        if now >= self._reclaim_at:
+            entries = await self._streams.reclaim(
+                self._stream, worker_id, idle_seconds=self._reclaim_seconds, count=room
+            )
+            self._reclaim_at = now if len(entries) == room else now + self._reclaim_seconds
+            if entries:
+                return entries
+        return await self._streams.read(self._stream, worker_id, room)
+
+    async def _take(self, entries: Sequence[Entry]) -> None:
+        """Claim what the entries name, start what is granted, acknowledge all that was answered."""
+        places: dict[str, Place] = {}
+        answered = [entry.id for entry in entries if self._sort(entry, places)]
+        if places:
+            await self._claim(places)
+        await self._streams.acknowledge(self._stream, answered)
+
+    def _sort(self, entry: Entry, places: dict[str, Place]) -> bool:
+        """Take a place for the request that an entry names; False when there is none and the entry must wait."""
+        integration_request_id = entry.fields.get("id", "")
+        if not _UUID.fullmatch(integration_request_id):
+            self._orphans.inc()
+            log.warning("Stream entry names no request", stream=self._stream, entry_id=entry.id)
+            return True
+        if not self._in_hand.begin(integration_request_id):
+            return True
+        place = self.capacity.take()
+        if place is None:
+            self._in_hand.end(integration_request_id)
+            self._sweep_at = 0.0
+            return False
+        places[integration_request_id] = place
+        return True
+
+    async def _claim(self, places: Mapping[str, Place]) -> None:
+        try:
+            results = await self._intake.claim(list(places))
+        except BaseException:
+            for integration_request_id, place in places.items():
+                self._in_hand.end(integration_request_id)
+                place.leave()
+            raise
+        for result, (integration_request_id, place) in zip(results, places.items(), strict=True):
+            if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
+                self._start(result.lease, place)
+            else:
+                self._drop(result, integration_request_id, place)
+
+    def _start(self, lease: Lease, place: Place) -> None:
+        task = asyncio.create_task(self._work(lease, place))
+        self._in_hand.tasks.add(task)
+        task.add_done_callback(self._in_hand.tasks.discard)
+
+    def _drop(self, result: ClaimResult, integration_request_id: str, place: Place) -> None:
+        self._in_hand.end(integration_request_id)
+        place.leave()
+        if result.status == lifecycle_pb2.CLAIM_STATUS_NOT_FOUND:
+            self._orphans.inc()
+            log.warning("Stream entry names an unknown request", stream=self._stream)
+
+    async def _work(self, lease: Lease, place: Place) -> None:
+        integration_request_id = lease.integration_request.id
+        try:
+            await self._processor.process(lease, place, self.target)
+        except Exception:  # the outermost frame of a request: its lease runs out and others take it
+            log.exception("Processing failed", request_id=integration_request_id)
+        finally:
+            place.leave()
+            rung_again = self._in_hand.end(integration_request_id)
+        if rung_again:
+            await self._ring(integration_request_id)
+
+    async def _ring(self, integration_request_id: str) -> None:
+        """Ring once more for a request whose bell rang while it was worked on; if that fails, intake will."""
+        try:
+            await self._streams.publish([(self._stream, {"id": integration_request_id})])
+        except HubError as error:
+            log.info("Bell was not rung again", stream=self._stream, reason=error.reason)
+
+
+class Consumer:
+    """All readers of this worker and what they started; a component."""
+
+    def __init__(self, readers: Sequence[TargetReader], in_hand: WorkInHand, *, grace_seconds: float) -> None:
+        self.readers = readers
+        self._in_hand = in_hand
+        self._grace_seconds = grace_seconds
+
+    async def start(self) -> None:
+        """Start reading every stream."""
+        for reader in self.readers:
+            await reader.start()
+
+    async def stop(self) -> None:
+        """Drain: stop reading, hand back what was not sent, finish what was, within the grace.
+
+        What is cut off then stands in doubt in the database and is looked up by its next worker.
+        """
+        for reader in self.readers:
+            reader.capacity.drain()
+        await asyncio.gather(*(reader.stop() for reader in self.readers))
+        if self._in_hand.tasks:
+            _, late = await asyncio.wait(self._in_hand.tasks, timeout=self._grace_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("Grace is over; requests are left to other workers", count=len(late))
+                await asyncio.wait(late)
+        await asyncio.gather(*(reader.leave() for reader in self.readers))

@@ -1,0 +1,179 @@
+"""Between the wire's messages and the pure values of retry.py. No decision is made here."""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from google.protobuf.duration_pb2 import Duration
+
+from chassis.clock import from_timestamp
+from chassis.targets import Target
+from integrationhub.adapter.v1 import adapter_pb2
+from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
+from integrationhub.intake.v1 import lifecycle_pb2
+from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report
+from orchestrator_service.retry import (
+    Attempt,
+    Completed,
+    Decision,
+    Failed,
+    InDoubt,
+    Lookup,
+    LookupOutcome,
+    Outcome,
+    Policy,
+    Progress,
+    Release,
+    Retry,
+)
+
+#: An outcome that is not in these tables was made by a newer adapter: it is not known here, so never a success.
+_OUTCOMES: Mapping[int, Outcome] = {
+    adapter_pb2.OUTCOME_DELIVERED: Outcome.DELIVERED,
+    adapter_pb2.OUTCOME_REJECTED: Outcome.REJECTED,
+    adapter_pb2.OUTCOME_UNAVAILABLE: Outcome.UNAVAILABLE,
+    adapter_pb2.OUTCOME_THROTTLED: Outcome.THROTTLED,
+    adapter_pb2.OUTCOME_UNKNOWN: Outcome.UNKNOWN,
+}
+_LOOKUP_OUTCOMES: Mapping[int, LookupOutcome] = {
+    adapter_pb2.LOOKUP_OUTCOME_FOUND: LookupOutcome.FOUND,
+    adapter_pb2.LOOKUP_OUTCOME_ABSENT: LookupOutcome.ABSENT,
+    adapter_pb2.LOOKUP_OUTCOME_NOT_KNOWN: LookupOutcome.NOT_KNOWN,
+    adapter_pb2.LOOKUP_OUTCOME_UNSUPPORTED: LookupOutcome.UNSUPPORTED,
+}
+
+
+def policy_of(target: Target) -> Policy:
+    """The part of a target that decisions need."""
+    return Policy(
+        retry_delays=target.retry_delays,
+        idempotent=target.idempotent,
+        retries_timeouts=target.on_timeout == "retry",
+        timeout_seconds=target.timeout_seconds,
+    )
+
+
+def progress_of(lease: Lease) -> Progress:
+    """How far the request has come."""
+    return Progress(
+        retries=lease.retries,
+        lookups=lease.lookups,
+        timed_out=lease.timed_out,
+        sent_at=from_timestamp(lease.sent_at),
+        claimed_at=from_timestamp(lease.claimed_at),
+        expires_at=from_timestamp(lease.expires_at),
+    )
+
+
+def deliver_request(lease: Lease, traceparent: str) -> DeliverRequest:
+    """The attempt to make for a lease."""
+    integration_request = lease.integration_request
+    return DeliverRequest(
+        integration_request_id=integration_request.id,
+        external_id=integration_request.external_id,
+        correlation_id=integration_request.correlation_id,
+        traceparent=traceparent,
+        source_system=integration_request.source_system,
+        target_system=integration_request.target_system,
+        payload_json=integration_request.payload_json,
+        attempt=integration_request.attempts + 1,
+    )
+
+
+def lookup_request(lease: Lease, traceparent: str) -> LookupRequest:
+    """The question to ask for a lease in doubt."""
+    integration_request = lease.integration_request
+    return LookupRequest(
+        integration_request_id=integration_request.id,
+        external_id=integration_request.external_id,
+        correlation_id=integration_request.correlation_id,
+        traceparent=traceparent,
+        target_system=integration_request.target_system,
+    )
+
+
+def attempt_of(response: DeliverResponse) -> Attempt:
+    """What was heard of an attempt."""
+    return Attempt(
+        outcome=_OUTCOMES.get(response.outcome, Outcome.UNKNOWN),
+        code=response.code,
+        detail=response.detail,
+        response_json=response.response_json,
+        retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
+        timed_out=response.timed_out,
+    )
+
+
+def lookup_of(response: LookupResponse) -> Lookup:
+    """What was heard of a lookup."""
+    return Lookup(
+        outcome=_LOOKUP_OUTCOMES.get(response.outcome, LookupOutcome.NOT_KNOWN),
+        detail=response.detail,
+        response_json=response.response_json,
+    )
+
+
+def attempt_record(attempt: Attempt, duration: Duration) -> CallRecord:
+    """The attempt as the history keeps it."""
+    return CallRecord(
+        kind="attempt",
+        outcome=attempt.outcome,
+        detail=attempt.said,
+        duration=duration,
+        response=attempt.response_json,
+    )
+
+
+def lookup_record(lookup: Lookup, duration: Duration) -> CallRecord:
+    """The lookup as the history keeps it."""
+    return CallRecord(
+        kind="lookup",
+        outcome=lookup.outcome,
+        detail=lookup.detail,
+        duration=duration,
+        response=lookup.response_json,
+    )
+
+
+def sending_report(lease: Lease, timeout_seconds: float) -> Report:
+    """Announce the post that comes next."""
+    report = _report(lease)
+    report.sending.timeout.CopyFrom(seconds(timeout_seconds))
+    return report
+
+
+def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -> Report:
+    """Say what was decided, and after which call."""
+    report = _report(lease)
+    if call is not None:
+        report.call.CopyFrom(call)
+    match decision:
+        case Completed():
+            report.completed.external_response_json = decision.external_response_json
+        case Failed():
+            report.failed.reason = decision.reason
+            report.failed.detail = decision.detail
+            report.failed.dead_letter = decision.dead_letter
+        case Retry():
+            report.retry.delay.CopyFrom(seconds(decision.delay_seconds))
+            report.retry.spends_retry = True
+        case InDoubt():
+            report.in_doubt.delay.CopyFrom(seconds(decision.delay_seconds))
+            report.in_doubt.lookup_made = decision.lookup_made
+            report.in_doubt.timed_out = decision.timed_out
+        case Release():
+            report.release.delay.CopyFrom(seconds(decision.delay_seconds))
+            report.release.not_sent = decision.not_sent
+        case _:
+            assert_never(decision)
+    return report
+
+
+def seconds(span: float) -> Duration:
+    """A span as its message."""
+    duration = Duration()
+    duration.FromMicroseconds(round(span * 1e6))
+    return duration
+
+
+def _report(lease: Lease) -> Report:
+    return lifecycle_pb2.Report(integration_request_id=lease.integration_request.id, token=lease.token)

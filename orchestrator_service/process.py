@@ -1,0 +1,270 @@
+"""The story of one leased request, from its claim to its next report. What follows from an answer is in retry.py.
+
+Each step looks at the work and either ends the story with a conclusion, which is reported, or lets it go on.
+Nothing is posted before intake has committed `Sending`; every wait is intake's, never a sleeping task here.
+
+Journey 3/5. Before: intake_service/commands.py. After: adapter_service/servicer.py.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from chassis.errors import HubError, OutcomeNotKnown
+from chassis.logs import bound, get_logger
+from chassis.targets import Target
+from chassis.telemetry import Telemetry
+from chassis.tracing import Tracing
+from integrationhub.intake.v1 import lifecycle_pb2
+from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report, ReportStatus
+from orchestrator_service import mapping, retry
+from orchestrator_service.capacity import Place
+from orchestrator_service.clients import AdapterClient, IntakeClient, NotDelivered
+from orchestrator_service.retry import (
+    Attempt,
+    Completed,
+    Decision,
+    Failed,
+    FailureReason,
+    InDoubt,
+    Lookup,
+    LookupOutcome,
+    Outcome,
+    Policy,
+    Progress,
+    Release,
+    Retry,
+)
+from orchestrator_service.validation import PayloadSchema
+
+log = get_logger()
+
+#: The adapter keeps the target's time-out itself; this much later its answer is taken for lost. Below the 15 s that
+#: intake leaves a lease after an attempt's time-out, so that the loss can still be reported.
+ANSWER_MARGIN_SECONDS = 10.0
+#: A lookup ends within the 75 s that a lease lasts.
+LOOKUP_CEILING_SECONDS = 50.0
+HUB_TROUBLE_SECONDS = 2.0
+#: After a fault of our own, that others may see to it.
+FAULT_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+MAX_DETAIL = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One leased request with what its steps need."""
+
+    lease: Lease
+    place: Place
+    target: Target
+    policy: Policy
+    progress: Progress
+    #: Trace context of this processing, for the calls made in it.
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """How the story ends: a decision to report, or None when another worker has the request."""
+
+    decision: Decision | None
+    call: CallRecord | None = None
+
+
+class Processor:
+    """Takes leased requests through the steps."""
+
+    def __init__(
+        self,
+        *,
+        targets: Mapping[str, Target],
+        schemas: Mapping[tuple[str, str], PayloadSchema],
+        intake: IntakeClient,
+        adapter: AdapterClient,
+        telemetry: Telemetry,
+        tracing: Tracing,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._policies = {name: mapping.policy_of(target) for name, target in targets.items()}
+        self._schemas = schemas
+        self._intake = intake
+        self._adapter = adapter
+        self._tracing = tracing
+        self._chance = chance
+        self._active = telemetry.gauge("worker_active_tasks")
+        self._invalid = telemetry.counter("integration_validation_failures_total")
+
+    async def process(self, lease: Lease, place: Place, target: Target) -> None:
+        """Take one request that was read from `target`'s stream to its next report.
+
+        Returns when that is recorded or refused.
+        """
+        integration_request = lease.integration_request
+        with (
+            bound(correlation_id=integration_request.correlation_id, request_id=integration_request.id),
+            self._tracing.span("worker.process_integration", lease.traceparent) as traceparent,
+            self._active.track_inprogress(),
+        ):
+            log.info("Worker processing integration", system=target.name)
+            work = Work(
+                lease=lease,
+                place=place,
+                target=target,
+                policy=self._policies[target.name],
+                progress=mapping.progress_of(lease),
+                traceparent=traceparent,
+            )
+            await self._report(work, await self._conclude(work))
+
+    async def _conclude(self, work: Work) -> Conclusion:
+        try:
+            return (
+                self._redirect(work)
+                or await self._settle_doubt(work)
+                or self._end_expired(work)
+                or self._end_invalid(work)
+                or self._give_way(work)
+                or await self._find_adapter(work)
+                or await self._announce(work)
+                or await self._deliver(work)
+            )
+        except Exception:  # a fault of ours must neither lose the request nor be repeated at once
+            log.exception("Processing failed")
+            return Conclusion(decision=Release(delay_seconds=FAULT_SECONDS))
+
+    def _redirect(self, work: Work) -> Conclusion | None:
+        """Hand back what was rung in another target's stream; intake rings it in its own."""
+        is_at_home = work.lease.integration_request.target_system == work.target.name
+        return None if is_at_home else Conclusion(decision=Release(delay_seconds=0))
+
+    async def _settle_doubt(self, work: Work) -> Conclusion | None:
+        """Ask the target for what may have been posted, unless it may simply be posted again with the same key."""
+        if not work.lease.in_doubt:
+            return None
+        if retry.may_post_again(work.progress, work.policy) and not work.progress.has_expired:
+            return None
+        try:
+            lookup, duration = await self._look_up(work)
+        except HubError as error:
+            log.warning("Lookup was not made", reason=error.reason)
+            again = InDoubt(delay_seconds=HUB_TROUBLE_SECONDS, lookup_made=False, timed_out=work.progress.timed_out)
+            return Conclusion(decision=again)
+        decision = retry.after_lookup(lookup, work.progress, work.policy)
+        return Conclusion(decision=decision, call=mapping.lookup_record(lookup, duration))
+
+    async def _look_up(self, work: Work) -> tuple[Lookup, Duration]:
+        """Raises: HubError when the adapter could not be asked."""
+        started = time.perf_counter()
+        work.place.call()
+        try:
+            response = await self._adapter.lookup(
+                mapping.lookup_request(work.lease, work.traceparent),
+                timeout_seconds=min(work.target.timeout_seconds + ANSWER_MARGIN_SECONDS, LOOKUP_CEILING_SECONDS),
+            )
+        except OutcomeNotKnown:
+            lookup = Lookup(outcome=LookupOutcome.NOT_KNOWN, detail="The lookup took too long.")
+            return lookup, mapping.seconds(time.perf_counter() - started)
+        return mapping.lookup_of(response), response.duration
+
+    def _end_expired(self, work: Work) -> Conclusion | None:
+        return Conclusion(decision=retry.expired()) if work.progress.has_expired else None
+
+    def _end_invalid(self, work: Work) -> Conclusion | None:
+        """Check the payload by the schema of its target and source; one in doubt was valid when it was posted."""
+        integration_request = work.lease.integration_request
+        schema = self._schemas.get((integration_request.target_system, integration_request.source_system))
+        if schema is None or work.lease.in_doubt:
+            return None
+        findings = schema.check(integration_request.payload_json)
+        if not findings:
+            return None
+        for finding in findings:
+            log.warning("Validation failed", field=finding.field)
+            self._invalid.labels(field=finding.field).inc()
+        log.warning("Payload validation failed", field=findings[0].field)
+        detail = "; ".join(f"{finding.field}: {finding.detail}" for finding in findings)[:MAX_DETAIL]
+        reason = FailureReason.VALIDATION_FAILED
+        return Conclusion(decision=Failed(reason=reason, detail=detail, dead_letter=False))
+
+    def _give_way(self, work: Work) -> Conclusion | None:
+        """Hand back what has met a target that closed after the claim, or a worker that drains."""
+        delay_seconds = work.place.refusal()
+        return None if delay_seconds is None else Conclusion(decision=Release(delay_seconds=delay_seconds))
+
+    async def _find_adapter(self, _: Work) -> Conclusion | None:
+        """Hand back while the adapter is away: no attempt is spent on our own trouble."""
+        if await self._adapter.reachable():
+            return None
+        return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS))
+
+    async def _announce(self, work: Work) -> Conclusion | None:
+        """Have `Sending` committed; a lease that is no longer ours ends here, before the first byte."""
+        status = await self._tell(mapping.sending_report(work.lease, work.target.timeout_seconds))
+        return None if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED else Conclusion(decision=None)
+
+    async def _deliver(self, work: Work) -> Conclusion:
+        """Post, and decide by the answer; an answer that our own hop lost leaves the outcome unknown."""
+        started = time.perf_counter()
+        work.place.call()
+        try:
+            response = await self._adapter.deliver(
+                mapping.deliver_request(work.lease, work.traceparent),
+                timeout_seconds=work.target.timeout_seconds + ANSWER_MARGIN_SECONDS,
+            )
+        except NotDelivered as error:
+            log.warning("Adapter did not take the delivery", reason=error.reason)
+            return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=True))
+        except HubError as error:
+            log.warning("Adapter's answer was lost", reason=error.reason)
+            attempt = Attempt(outcome=Outcome.UNKNOWN, detail="The adapter's answer was lost.")
+            duration = mapping.seconds(time.perf_counter() - started)
+        else:
+            attempt = mapping.attempt_of(response)
+            duration = response.duration
+            work.place.record(attempt.outcome, attempt.retry_after_seconds)
+        decision = retry.after_attempt(attempt, work.progress, work.policy, chance=self._chance())
+        return Conclusion(decision=decision, call=mapping.attempt_record(attempt, duration))
+
+    async def _report(self, work: Work, conclusion: Conclusion) -> None:
+        if conclusion.decision is None:
+            return
+        status = await self._tell(mapping.decision_report(work.lease, conclusion.decision, conclusion.call))
+        if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+            _say(work, conclusion.decision)
+
+    async def _tell(self, report: Report) -> ReportStatus.ValueType:
+        """Report until intake has answered: an outcome is never dropped while this worker lives."""
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._intake.report(report)
+            except HubError as error:
+                if pause_seconds == FIRST_PAUSE_SECONDS:
+                    log.warning("Report waits for intake", reason=error.reason)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _say(work: Work, decision: Decision) -> None:
+    system = work.target.name
+    match decision:
+        case Completed():
+            log.info("Integration completed successfully", system=system)
+        case Retry():
+            log.warning("External system unavailable, will retry", system=system, delay_seconds=decision.delay_seconds)
+        case InDoubt():
+            log.warning("Outcome not known, will be looked up", system=system, delay_seconds=decision.delay_seconds)
+        case Release():
+            log.info("Request handed back", system=system, delay_seconds=decision.delay_seconds)
+        case Failed(reason=FailureReason.EXTERNAL_UNAVAILABLE):
+            log.error("Max retries exceeded", system=system)
+        case Failed(reason=FailureReason.VALIDATION_FAILED):
+            pass  # said with its fields where it was found
+        case Failed():
+            log.error("Integration failed", system=system, reason=decision.reason)

@@ -1,0 +1,294 @@
+"""chassis.http_client against servers with bad manners: what was sent, what was not, and nothing in between."""
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from chassis.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, NoAnswer, NotSent
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """A TCP server that does what the test says with each connection, and notes each request's head."""
+
+    def __init__(self) -> None:
+        self.heads: list[str] = []
+        self.connections = 0
+        self.port = 0
+
+    async def head(self, reader: asyncio.StreamReader) -> str:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.heads.append(head)
+        for line in head.split("\r\n"):
+            if line.lower().startswith("content-length:"):
+                await reader.readexactly(int(line.split(":")[1]))
+        return head
+
+    @contextlib.asynccontextmanager
+    async def run(self, handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+        serving: set[asyncio.Task[None] | None] = set()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            serving.add(asyncio.current_task())
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await handler(reader, writer)
+            writer.transport.abort()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            for task in filter(None, serving):
+                task.cancel()
+                await asyncio.wait([task])
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[HttpClient]:
+    client = HttpClient()
+    await client.start()
+    yield client
+    await client.stop()
+
+
+async def send(
+    client: HttpClient, server: Server, *, method: str = "POST", seconds: float = 5, scheme: str = "http", size: int = 2
+) -> HttpAnswer:
+    return await client.send(
+        method,
+        f"{scheme}://127.0.0.1:{server.port}/orders",
+        headers={"Content-Type": "application/json"},
+        body=b"x" * size,
+        deadline=asyncio.get_running_loop().time() + seconds,
+    )
+
+
+def answering(server: Server, answer: bytes) -> Handler:
+    """Answer every request of a connection with the same bytes."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await server.head(reader)
+            writer.write(answer)
+            await writer.drain()
+
+    return handle
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what comes and answer nothing."""
+    del writer
+    while await reader.read(65536):
+        pass
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X-Many: 1\r\n" * 5_000 + b"\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: minus\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    ],
+    ids=["long header", "many headers", "other protocol", "bad length", "bad chunk", "bad gzip"],
+)
+async def test_an_answer_that_breaks_http_is_no_answer(client: HttpClient, server: Server, answer: bytes) -> None:
+    async with server.run(answering(server, answer)):
+        with pytest.raises(NoAnswer):
+            await send(client, server)
+
+
+async def test_a_compressed_answer_is_read_though_none_was_asked_for(client: HttpClient, server: Server) -> None:
+    body = gzip.compress(b'{"id":1}')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    async with server.run(answering(server, head.encode() + body)):
+        answer = await send(client, server)
+
+    assert answer.body == b'{"id":1}'
+
+
+async def test_a_compression_bomb_is_cut(client: HttpClient, server: Server) -> None:
+    body = gzip.compress(b"0" * 64 * 1024 * 1024)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    async with server.run(answering(server, head.encode() + body)):
+        answer = await send(client, server)
+
+    assert (len(answer.body), answer.is_complete) == (MAX_BODY_BYTES, False)
+
+
+async def test_cookies_are_not_kept(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b; Path=/\r\n\r\n"))):
+        await send(client, server)
+        await send(client, server)
+
+    assert "cookie" not in server.heads[1].lower()
+
+
+async def test_a_connection_is_used_again(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, OK)):
+        await send(client, server)
+        await send(client, server)
+
+    assert server.connections == 1
+
+
+async def test_an_idle_connection_that_the_server_closed_costs_nothing(client: HttpClient, server: Server) -> None:
+    closed = asyncio.Event()
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with server.run(once):
+        await send(client, server)
+        await closed.wait()
+        answer = await send(client, server)
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+async def test_nothing_is_repeated_when_a_connection_in_use_ends(
+    client: HttpClient, server: Server, method: str
+) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(OK)
+        await server.head(reader)  # and no answer to this one
+
+    async with server.run(once):
+        await send(client, server, method=method)
+        with pytest.raises(NoAnswer):
+            await send(client, server, method=method)
+
+    assert len(server.heads) == 2
+
+
+async def test_silence_is_no_answer_that_timed_out(client: HttpClient, server: Server) -> None:
+    async with server.run(silent):
+        with pytest.raises(NoAnswer) as raised:
+            await send(client, server, seconds=0.2)
+
+    assert raised.value.timed_out
+
+
+async def test_a_body_that_the_system_does_not_take_may_have_been_sent(client: HttpClient, server: Server) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader, writer
+        await asyncio.Event().wait()
+
+    async with server.run(deaf):
+        with pytest.raises(NoAnswer) as raised:
+            await send(client, server, seconds=0.3, size=32 * 1024 * 1024)
+
+    assert raised.value.timed_out
+
+
+async def test_a_connection_that_does_not_come_about_in_time_was_not_sent(client: HttpClient, server: Server) -> None:
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)  # never accepted: once its queue is full the kernel drops what knocks
+        server.port = listener.getsockname()[1]
+        for _ in range(4):
+            knocking = sockets.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(("127.0.0.1", server.port))
+        with pytest.raises(NotSent):
+            await send(client, server, seconds=0.3)
+
+
+async def test_a_tls_handshake_that_does_not_end_was_not_sent(client: HttpClient, server: Server) -> None:
+    async with server.run(silent):
+        with pytest.raises(NotSent):
+            await send(client, server, seconds=0.3, scheme="https")
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_named(
+    client: HttpClient, server: Server, tmp_path: Path
+) -> None:
+    async with server.run(answering(server, OK), tls=self_signed(tmp_path)):
+        with pytest.raises(NotSent, match="certificate of 127.0.0.1"):
+            await send(client, server, scheme="https")
+
+    assert server.heads == []
+
+
+async def test_proxies_of_the_environment_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    client = HttpClient()
+    await client.start()
+
+    async with server.run(answering(server, OK)):
+        answer = await send(client, server)
+    await client.stop()
+
+    assert answer.status == 200
+
+
+async def test_a_header_that_would_break_the_call_is_not_sent(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, OK)):
+        with pytest.raises(NotSent):
+            await client.send(
+                "POST",
+                f"http://127.0.0.1:{server.port}/",
+                headers={"X-Key": "a\r\nX-Other: b"},
+                body=b"{}",
+                deadline=asyncio.get_running_loop().time() + 5,
+            )
+
+    assert server.heads == []
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context

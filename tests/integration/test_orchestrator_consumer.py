@@ -1,0 +1,346 @@
+"""From the stream to the claim and the acknowledgement, on a real Valkey with a real gRPC intake and adapter."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio as redis
+from structlog.testing import capture_logs
+
+from chassis.errors import StorageUnavailable
+from chassis.streams import GROUP, Streams, work_stream
+from chassis.targets import Target
+from chassis.testing import eventually
+from integrationhub.adapter.v1 import adapter_pb2
+from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
+from orchestrator_service.breaker import BreakerState
+from orchestrator_service.consumer import Consumer, TargetReader, WorkInHand
+from tests.orchestrator_fakes import WORKER, Gate, Surroundings, always, capacity_for, delivered, surroundings, target
+from tests.servers import ValkeyServer
+
+ERP = work_stream("Erp")
+UNAVAILABLE = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, detail="503")
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
+    async with surroundings(tmp_path) as parts:
+        yield parts
+
+
+@pytest.fixture
+async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
+    """Redis as a test sees it, empty."""
+    client: Any = redis.Redis.from_url(valkey.url, decode_responses=True)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+Consuming = Callable[..., AbstractAsyncContextManager[Consumer]]
+
+
+@pytest.fixture
+def consuming(parts: Surroundings, valkey: ValkeyServer) -> Consuming:
+    """A worker that reads the streams of some targets; by default of Erp alone."""
+
+    @asynccontextmanager
+    async def consuming(*targets: Target, grace_seconds: float = 5.0, **periods: float) -> AsyncIterator[Consumer]:
+        streams = Streams(valkey.url, block_seconds=0.5)
+        in_hand = WorkInHand()
+        read = targets or (target(),)
+        processor = parts.processor(*read)
+        readers = [
+            TargetReader(
+                one,
+                capacity=capacity_for(one),
+                streams=streams,
+                intake=parts.intake_client,
+                adapter=parts.adapter_client,
+                processor=processor,
+                in_hand=in_hand,
+                telemetry=parts.telemetry,
+                **periods,
+            )
+            for one in read
+        ]
+        consumer = Consumer(readers, in_hand, grace_seconds=grace_seconds)
+        await consumer.start()
+        yield consumer
+        await consumer.stop()
+        await streams.stop()
+
+    return consuming
+
+
+async def ring(db: Any, request_id: str, name: str = "Erp") -> None:
+    await db.xadd(work_stream(name), {"id": request_id})
+
+
+async def is_empty(db: Any, stream: str = ERP) -> bool:
+    """Whether nothing waits and nothing is pending."""
+    return await db.xlen(stream) == 0 and (await db.xpending(stream, GROUP))["pending"] == 0
+
+
+async def pending(db: Any) -> int:
+    return int((await db.xpending(ERP, GROUP))["pending"])
+
+
+async def test_a_rung_request_is_delivered_and_its_entry_deleted(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    request_id = parts.intake.add()
+    async with consuming():
+        await ring(db, request_id)
+        await eventually(lambda: parts.intake.requests[request_id].steps == ["sending", "completed"])
+        await eventually(lambda: is_empty(db))
+
+
+async def test_what_was_rung_before_the_worker_came_is_read(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    request_id = parts.intake.add()
+    await ring(db, request_id)
+    async with consuming():
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+
+async def test_an_entry_is_acknowledged_only_after_its_claim(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    parts.intake.open.clear()
+    async with consuming():
+        await ring(db, parts.intake.add())
+        await eventually(lambda: pending(db))
+        before = await pending(db)
+        parts.intake.open.set()
+        await eventually(lambda: is_empty(db))
+
+    assert before == 1
+
+
+async def test_entries_stay_pending_while_intake_is_away_and_are_claimed_when_it_is_back(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    parts.intake.away = StorageUnavailable("The database is away.")
+    request_id = parts.intake.add()
+    with capture_logs() as lines:
+        async with consuming():
+            await ring(db, request_id)
+            await eventually(lambda: any(line["event"] == "Stream is not read" for line in lines))
+            left = await pending(db)
+            parts.intake.away = None
+            await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+            await eventually(lambda: is_empty(db))
+
+    assert left == 1
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_again(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    parts.intake.loses_next_answer = StorageUnavailable("The answer is lost.")
+    request_id = parts.intake.add()
+    async with consuming():
+        await ring(db, request_id)
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+    assert len(parts.adapter.deliveries) == 1
+
+
+async def test_entries_of_a_dead_worker_are_taken_over(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    request_id = parts.intake.add()
+    await ring(db, request_id)
+    await db.xgroup_create(ERP, GROUP, id="0")
+    await db.xreadgroup(GROUP, "dead-worker", {ERP: ">"})
+    async with consuming(reclaim_seconds=0.1):
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+        await eventually(lambda: is_empty(db))
+
+
+async def test_what_a_cancelled_read_left_behind_is_swept_up(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    request_id = parts.intake.add()
+    async with consuming(sweep_seconds=0.1):
+        await eventually(lambda: db.exists(ERP))
+        await ring(db, request_id)
+        await db.xreadgroup(GROUP, WORKER, {ERP: ">"})
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+        await eventually(lambda: is_empty(db))
+
+
+async def test_a_pending_entry_that_was_deleted_is_acknowledged(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    await ring(db, parts.intake.add())
+    await db.xgroup_create(ERP, GROUP, id="0")
+    await db.xreadgroup(GROUP, WORKER, {ERP: ">"})
+    await db.xtrim(ERP, maxlen=0, approximate=False)
+    async with consuming():
+        await eventually(lambda: is_empty(db))
+
+    assert parts.adapter.deliveries == []
+
+
+@pytest.mark.parametrize("damage", ["group", "everything"])
+async def test_a_lost_group_is_made_again(parts: Surroundings, db: Any, consuming: Consuming, damage: str) -> None:
+    request_id = parts.intake.add()
+    async with consuming():
+        await eventually(lambda: db.exists(ERP))
+        await (db.xgroup_destroy(ERP, GROUP) if damage == "group" else db.flushall())
+        await ring(db, request_id)
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal, seconds=2)
+
+
+async def test_valkey_may_go_and_come_back(
+    parts: Surroundings, db: Any, consuming: Consuming, valkey: ValkeyServer
+) -> None:
+    request_id = parts.intake.add()
+    async with consuming():
+        await eventually(lambda: db.exists(ERP))
+        valkey.kill()
+        valkey.start()
+        await ring(db, request_id)
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+
+@pytest.mark.parametrize("fields", [{"id": "not-a-uuid"}, {"id": ""}, {"other": "field"}])
+async def test_junk_is_acknowledged_and_counted(
+    parts: Surroundings, db: Any, consuming: Consuming, fields: dict[str, str]
+) -> None:
+    request_id = parts.intake.add()
+    async with consuming():
+        await db.xadd(ERP, fields)
+        await ring(db, request_id)
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+        await eventually(lambda: is_empty(db))
+
+    assert parts.count("orphan_event_total") == 1
+
+
+async def test_an_entry_for_an_unknown_request_is_acknowledged_and_counted(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    async with consuming():
+        await ring(db, str(uuid.uuid4()))
+        await eventually(lambda: parts.count("orphan_event_total") == 1)
+        await eventually(lambda: is_empty(db))
+
+
+async def test_a_request_rung_a_hundred_times_is_delivered_once(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    request_id = parts.intake.add()
+    async with consuming():
+        for _ in range(100):
+            await ring(db, request_id)
+        await eventually(lambda: is_empty(db))
+
+    assert (len(parts.adapter.deliveries), parts.intake.requests[request_id].steps) == (1, ["sending", "completed"])
+
+
+async def test_a_request_is_not_claimed_again_while_it_is_worked_on(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    parts.adapter.answer = gate = Gate()
+    request_id = parts.intake.add()
+    async with consuming():
+        await ring(db, request_id)
+        await eventually(lambda: parts.adapter.deliveries)
+        await ring(db, request_id)
+        await eventually(lambda: is_empty(db))
+        claimed = list(parts.intake.claims)
+        gate.is_open.set()
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+    assert claimed == [[request_id]]
+
+
+async def test_a_bell_that_rang_during_the_work_is_not_lost(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    parts.adapter.answer = gate = Gate(UNAVAILABLE)
+    request_id = parts.intake.add()
+    async with consuming():
+        await ring(db, request_id)
+        await eventually(lambda: parts.adapter.deliveries)
+        await ring(db, request_id)
+        await eventually(lambda: is_empty(db))
+        parts.adapter.answer = delivered
+        gate.is_open.set()
+        await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+    assert parts.intake.requests[request_id].steps == ["sending", "retry", "sending", "completed"]
+
+
+async def test_a_full_target_is_not_read(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    parts.adapter.answer = gate = Gate()
+    ids = [parts.intake.add() for _ in range(5)]
+    async with consuming(target(concurrency=2)):
+        for request_id in ids:
+            await ring(db, request_id)
+        await eventually(lambda: len(parts.adapter.deliveries) == 2)
+        claimed = sum(len(group) for group in parts.intake.claims)
+        unread = await db.xlen(ERP)
+        gate.is_open.set()
+        await eventually(lambda: all(parts.intake.requests[request_id].is_terminal for request_id in ids))
+
+    assert (claimed, unread) == (2, 3)
+
+
+async def test_an_open_breaker_leaves_the_work_in_its_stream(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    parts.adapter.answer = always(UNAVAILABLE)
+    ids = [parts.intake.add(retries=3) for _ in range(20)]
+    async with consuming(target(concurrency=1)) as consumer:
+        for request_id in ids:
+            await ring(db, request_id)
+        await eventually(lambda: consumer.readers[0].capacity.breaker is BreakerState.OPEN)
+        await eventually(lambda: consumer.readers[0].capacity.in_flight == 0)
+
+    assert len(parts.adapter.deliveries) == 10
+    assert await db.xlen(ERP) == 10
+
+
+async def test_one_slow_target_does_not_hold_another(parts: Surroundings, db: Any, consuming: Consuming) -> None:
+    gate = Gate()
+
+    async def answer(delivery: DeliverRequest) -> DeliverResponse:
+        return await (gate if delivery.target_system == "Slow" else delivered)(delivery)
+
+    parts.adapter.answer = answer
+    slow = [parts.intake.add("Slow") for _ in range(20)]
+    quick = [parts.intake.add("Quick") for _ in range(20)]
+    async with consuming(target("Slow"), target("Quick")):
+        for request_id in slow:
+            await ring(db, request_id, "Slow")
+        await eventually(lambda: len(parts.adapter.delivered_to("Slow")) == 8)
+        for request_id in quick:
+            await ring(db, request_id, "Quick")
+        await eventually(lambda: all(parts.intake.requests[request_id].is_terminal for request_id in quick))
+        still_waiting = [request_id for request_id in slow if not parts.intake.requests[request_id].is_terminal]
+        gate.is_open.set()
+
+    assert len(still_waiting) == 20
+
+
+async def test_work_waits_in_its_stream_while_the_adapter_is_away(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    await parts.adapter_server.stop()
+    request_id = parts.intake.add()
+    with capture_logs() as lines:
+        async with consuming():
+            await ring(db, request_id)
+            await eventually(lambda: any(line["event"] == "Stream is not read" for line in lines))
+            claims = len(parts.intake.claims)
+            await parts.adapter_server.start()
+            await eventually(lambda: parts.intake.requests[request_id].is_terminal)
+
+    assert claims == 0
