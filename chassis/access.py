@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from chassis.errors import PermissionDenied
+from chassis.errors import InvalidRequest, PermissionDenied, Violation
 
 REQUESTS_WRITE = "requests:write"
 REQUESTS_READ = "requests:read"
 OPERATIONS = "operations"
 LIFECYCLE = "lifecycle"
 ACT_FOR_PARTNER = "act-for-partner"
+MAX_NAME = 255
 SCOPES = (REQUESTS_WRITE, REQUESTS_READ, OPERATIONS, LIFECYCLE, ACT_FOR_PARTNER)
 
 #: Open to everybody: probes and discovery carry no business data.
@@ -78,10 +79,19 @@ class Caller:
     def act_for(self, partner_id: str) -> str:
         """The partner this call is for: the caller's own, or the one named by a service that may.
 
-        Raises: PermissionDenied when another partner is named without the scope act-for-partner.
+        Raises: PermissionDenied when another partner is named without the scope act-for-partner;
+        InvalidRequest when that name cannot be one.
         """
         if not partner_id or partner_id == self.partner_id:
             return self.partner_id
         if ACT_FOR_PARTNER not in self.scopes:
             raise PermissionDenied("The token does not allow acting for another partner; leave partner_id empty.")
+        if not is_name(partner_id):
+            detail = f"must be 1 to {MAX_NAME} printable characters"
+            raise InvalidRequest("The partner id cannot be one.", [Violation(pointer="/partnerId", detail=detail)])
         return partner_id
+
+
+def is_name(text: str) -> bool:
+    """Whether a partner or subject may be called so: it is stored, logged and shown as it is."""
+    return 0 < len(text) <= MAX_NAME and text.isprintable()

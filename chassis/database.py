@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from chassis.batcher import Batcher
@@ -22,16 +22,21 @@ Result = TypeVar("Result")
 Operation = Callable[[sa.Connection, Micros, Sequence[Any]], Sequence[Any]]
 
 BUSY_TIMEOUT_MS = 5_000
+#: How often a transaction that the database itself has undone (deadlock, serialization) is run again.
+UNDONE_AGAIN = 3
+_UNDONE_STATES = ("40001", "40P01")
 _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+
+class _Undone(StorageUnavailable):
+    """The database has ended the transaction for the sake of another one; nothing of it is stored."""
 
 
 class Database:
     """Engines for writing and reading; `now` is the database's own clock unless a test brings one."""
 
     def __init__(self, url: str, *, clock: Clock | None = None, writers: int = 3, readers: int = 4) -> None:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise ConfigurationError("HUB_DATABASE_URL must begin with sqlite:/// or postgresql://")
+        parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.writers = 1 if self.is_sqlite else writers
         self.readers = readers
@@ -52,8 +57,17 @@ class Database:
     def transact(self, operations: Sequence[tuple[Operation, Any]]) -> list[Any]:
         """Run operations in one transaction; those of one kind are handed over together, in order.
 
+        When one of them fails, each is run again alone: its error is its own and stands at its place.
         Raises: StorageUnavailable when the database is away, locked or full; then nothing is known to be stored.
         """
+        for _ in range(UNDONE_AGAIN):
+            try:
+                return self._transact(operations)
+            except _Undone:
+                continue
+        return self._transact(operations)
+
+    def _transact(self, operations: Sequence[tuple[Operation, Any]]) -> list[Any]:
         results: list[Any] = [None] * len(operations)
         by_kind: dict[Operation, list[int]] = {}
         for index, (operation, _) in enumerate(operations):
@@ -66,9 +80,11 @@ class Database:
                     for index, answer in zip(indexes, answers, strict=True):
                         results[index] = answer
         except (OperationalError, InterfaceError) as error:
+            if getattr(error.orig, "sqlstate", None) in _UNDONE_STATES:
+                raise _Undone("the database has undone it", cause=type(error.orig).__name__) from error
             raise _storage_unavailable(error) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except Exception as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise _storage_unavailable(error) from error
             if len(operations) == 1:
                 raise
@@ -87,7 +103,7 @@ class Database:
         """One of a batch that failed as a whole: its error shall be its own."""
         try:
             return self.transact([operation])[0]
-        except (DBAPIError, StorageUnavailable) as error:
+        except Exception as error:  # noqa: BLE001 - it is handed to the one who waits for it
             return error
 
     def dispose(self) -> None:
@@ -153,6 +169,16 @@ class Store:
         if self._on_commit is not None:
             self._on_commit(results)  # here, not in the caller: what follows a commit must not depend on who waits
         return results
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() in ("sqlite", "postgresql"):
+            return parsed
+    except (ArgumentError, ValueError):
+        pass  # what it says may hold the password
+    raise ConfigurationError("HUB_DATABASE_URL must begin with sqlite:/// or postgresql://")
 
 
 def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:

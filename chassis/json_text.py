@@ -7,14 +7,18 @@ lone surrogates, trailing data, nesting over the limit.
 
 import json
 import re
+from itertools import accumulate
 from typing import Never
 
 import msgspec
 
 MAX_NESTING = 64
 MAX_BYTES = 1024 * 1024
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+#: Integers of fewer digits are within a double's range.
+_LARGE_INTEGER_DIGITS = 308
 _ANY = msgspec.json.Decoder()
 
 
@@ -31,11 +35,14 @@ def check_json(text: bytes) -> None:
 
     Raises: MalformedJson; NestingTooDeep.
     """
-    if text.count(b"[") + text.count(b"{") > MAX_NESTING:
-        _check_nesting(text)
     try:
         _ANY.decode(text)
-        json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        _check_nesting(text)
+        json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_in_range
+        )
+    except NestingTooDeep:
+        raise
     except msgspec.DecodeError as error:
         raise MalformedJson(str(error)) from error
     except RecursionError as error:
@@ -45,13 +52,11 @@ def check_json(text: bytes) -> None:
 
 
 def _check_nesting(text: bytes) -> None:
-    """Peel innermost pairs off, one level a round, all of it at C speed."""
+    """Count brackets outside strings; `text` is well-formed, so that no string is left open."""
+    if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
+        return
     brackets = _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_NESTING):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if brackets:
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING:
         raise NestingTooDeep(f"nesting is deeper than {MAX_NESTING}")
 
 
@@ -71,3 +76,7 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise MalformedJson("a number is out of range")
     return number
+
+
+def _in_range(text: str) -> float:
+    return _finite(text) if len(text) > _LARGE_INTEGER_DIGITS else 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -24,7 +25,7 @@ from chassis.correlation import (
     correlation_id_var,
     traceparent_var,
 )
-from chassis.errors import HubError, InternalError, PermissionDenied
+from chassis.errors import HubError, InternalError, InvalidRequest, PermissionDenied
 from chassis.logs import bound, get_logger
 from chassis.status import to_status
 from chassis.telemetry import Telemetry
@@ -136,29 +137,29 @@ class _Stages(grpc.aio.ServerInterceptor):
             key: value if isinstance(value, str) else ""
             for key, value in handler_call_details.invocation_metadata or ()
         }
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        # the message stays bytes until the stages have let the call in: grpc answers UNKNOWN to what it cannot read
+        read, codecs = handler.request_deserializer, {"response_serializer": handler.response_serializer}
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, metadata), **codecs)
+            unary = self._unary(handler.unary_unary, read, method, metadata)
+            return grpc.unary_unary_rpc_method_handler(unary, **codecs)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method, metadata), **codecs)
+            stream = self._stream(handler.unary_stream, read, method, metadata)
+            return grpc.unary_stream_rpc_method_handler(stream, **codecs)
         raise NotImplementedError(f"{method} streams its requests; no stage is written for that")
 
-    def _unary(self, behaviour: Any, method: str, metadata: dict[str, str]) -> Any:
-        async def call(request: Any, context: Any) -> Any:
+    def _unary(self, behaviour: Any, read: Any, method: str, metadata: dict[str, str]) -> Any:
+        async def call(message: bytes, context: Any) -> Any:
             async with AsyncExitStack() as stack:
                 await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
-                return await behaviour(request, context)
+                return await behaviour(_read(read, message), context)
 
         return call
 
-    def _stream(self, behaviour: Any, method: str, metadata: dict[str, str]) -> Any:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _stream(self, behaviour: Any, read: Any, method: str, metadata: dict[str, str]) -> Any:
+        async def call(message: bytes, context: Any) -> AsyncIterator[Any]:
             async with AsyncExitStack() as stack:
                 await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
-                async for response in behaviour(request, context):
+                async for response in behaviour(_read(read, message), context):
                     yield response
 
         return call
@@ -166,6 +167,13 @@ class _Stages(grpc.aio.ServerInterceptor):
     async def _enter(self, stack: AsyncExitStack, call: RpcCall) -> None:
         for stage in self._stages:
             await stack.enter_async_context(stage(call))
+
+
+def _read(read: Callable[[bytes], Any], message: bytes) -> Any:
+    try:
+        return read(message)
+    except DecodeError as error:
+        raise InvalidRequest("The message is not the one of this method; check the contract's version.") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

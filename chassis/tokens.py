@@ -4,8 +4,9 @@ import asyncio
 import json
 import secrets
 import time
+from base64 import urlsafe_b64decode
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +15,14 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
-from chassis.access import Caller
+from chassis.access import MAX_NAME, Caller, is_name
 from chassis.errors import ConfigurationError, Unauthenticated
+from chassis.json_text import check_json
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "Ed25519", "EdDSA"]
 LEEWAY_SECONDS = 30
-CACHE_SECONDS = 60
+#: Of a key set and of a verified token; one after the other, a revoked key lives for a minute at most.
+CACHE_SECONDS = 30
 CACHE_SIZE = 10_000
 MAX_TOKEN_BYTES = 8192
 REFRESH_SECONDS = 15
@@ -35,30 +38,38 @@ class KeySource(Protocol):
 
 
 class JwksSource:
-    """A JWKS from a file or an https URL; the last good set is kept when a reading fails."""
+    """A JWKS from a file or an https URL; a component. The last good set is kept when a reading fails."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, now: Callable[[], float] = time.monotonic) -> None:
         if location.startswith("http://"):
             raise ConfigurationError(f"HUB_JWT_JWKS={location} is not encrypted; use https or a file")
         self._location = location
+        self._now = now
         self._keys: KeySet | None = None
         self._read_at = 0.0
 
     async def keys(self, *, refresh: bool) -> KeySet:
         """The current key set. Raises: ConfigurationError when it could never be read."""
-        age = time.monotonic() - self._read_at
+        age = self._now() - self._read_at
         limit = REFRESH_SECONDS if refresh else CACHE_SECONDS
         if self._keys is None or age >= limit:
-            self._read_at = time.monotonic()
+            self._read_at = self._now()
             try:
                 self._keys = KeySet.import_key_set(json.loads(await self._read()))
-            except (OSError, ValueError, httpx.HTTPError, JoseError) as error:
+            except (OSError, ValueError, TypeError, LookupError, httpx.HTTPError, JoseError) as error:
                 if self._keys is None:
                     raise ConfigurationError(
                         f"The key set {self._location} cannot be read; `hub keys` makes one, "
                         "or set HUB_JWT_JWKS to your issuer's"
                     ) from error
         return self._keys
+
+    async def start(self) -> None:
+        """Read the key set. Raises: ConfigurationError."""
+        await self.keys(refresh=False)
+
+    async def stop(self) -> None:
+        """Do nothing: nothing is kept open."""
 
     async def _read(self) -> str | bytes:
         if not self._location.startswith("https://"):
@@ -69,12 +80,13 @@ class JwksSource:
 
 
 class TokenVerifier:
-    """Turns a token into its Caller; verified tokens are remembered for up to 60 s."""
+    """Turns a token into its Caller; verified tokens are remembered for up to 30 s."""
 
-    def __init__(self, source: KeySource, *, issuer: str, audience: str) -> None:
+    def __init__(self, source: KeySource, *, issuer: str, audience: str, now: Callable[[], float] = time.time) -> None:
         self._source = source
         self._issuer = issuer
         self._audience = audience
+        self._now = now
         self._verified: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     async def verify_header(self, header: str | None) -> Caller:
@@ -87,10 +99,10 @@ class TokenVerifier:
             raise Unauthenticated("Send a token: Authorization: Bearer <JWT>.")
         token = token.strip()
         cached = self._verified.get(token)
-        if cached is not None and cached[0] > time.time():
+        if cached is not None and cached[0] > self._now():
             return cached[1]
         caller = await self._verify(token)
-        self._verified[token] = (min(caller.expires_at, time.time() + CACHE_SECONDS), caller)
+        self._verified[token] = (min(caller.expires_at, self._now() + CACHE_SECONDS), caller)
         while len(self._verified) > CACHE_SIZE:
             self._verified.popitem(last=False)
         return caller
@@ -102,6 +114,7 @@ class TokenVerifier:
             keys = await self._source.keys(refresh=refresh)
             try:
                 decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
+                check_json(urlsafe_b64decode(token.split(".")[1] + "=="))  # a claim twice, NaN: which would count?
             except (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
                 if refresh:
                     raise Unauthenticated("The token's signature is not valid here; ask for a new one.") from error
@@ -110,12 +123,14 @@ class TokenVerifier:
         raise AssertionError("unreachable")
 
     def _caller(self, claims: dict[str, object]) -> Caller:
-        now = time.time()
-        expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
+        now = self._now()
+        expires_at, not_before, issued_at = claims.get("exp"), claims.get("nbf", 0), claims.get("iat", 0)
         if not _is_number(expires_at) or expires_at + LEEWAY_SECONDS <= now:  # type: ignore[operator]  # checked
             raise Unauthenticated("The token has expired; ask for a new one.")
         if not _is_number(not_before) or not_before - LEEWAY_SECONDS > now:  # type: ignore[operator]  # checked
             raise Unauthenticated("The token is not valid yet; check the clocks.")
+        if not _is_number(issued_at) or issued_at - LEEWAY_SECONDS > now:  # type: ignore[operator]  # checked
+            raise Unauthenticated("The token was issued in the future; check the clocks.")
         if claims.get("iss") != self._issuer:
             raise Unauthenticated("The token comes from another issuer.")
         audience = claims.get("aud")
@@ -123,8 +138,10 @@ class TokenVerifier:
             raise Unauthenticated("The token is for another audience.")
         subject = claims.get("sub")
         partner_id = claims.get("partner_id", subject)
-        if not isinstance(subject, str) or not isinstance(partner_id, str) or not subject or not partner_id:
+        if not isinstance(subject, str) or not isinstance(partner_id, str):
             raise Unauthenticated("The token names no subject; ask for one with `sub`.")
+        if not is_name(subject) or not is_name(partner_id):
+            raise Unauthenticated(f"`sub` and `partner_id` must be 1 to {MAX_NAME} printable characters.")
         rate = claims.get("rate_per_minute")
         return Caller(
             subject=subject,

@@ -90,6 +90,8 @@ def list_dead_letters(
         ("REQUEST", "AT", "TARGET", "PARTNER", "EXTERNAL ID", "REASON", "ATTEMPTS", "STATE", "DETAIL"),
         [item.row() for item in found],
     )
+    if not found:
+        typer.echo("There are none.", err=True)
     if more:
         typer.echo(f"There are more; --limit {limit * 2} shows them.", err=True)
 

@@ -144,11 +144,13 @@ class Output:
     def relay(self, name: str, lines: bytes) -> None:
         """Pass on whole lines of a child."""
         self._files[name].write(lines)
-        if self._quiet:
-            return
-        if self._readable:
-            lines = b"".join(readable_line(line, colour=self._colour) + b"\n" for line in lines.splitlines())
-        self._terminal.write(self._prefixed(name, lines))
+        if not self._quiet:
+            self._show(name, lines)
+
+    def repeat(self, name: str, lines: bytes) -> None:
+        """Show the last lines of a child that failed, where they were kept off the terminal."""
+        if self._quiet and lines:
+            self._show(name, lines)
 
     def say(self, text: str) -> None:
         """Tell people something about the hub as a whole."""
@@ -164,6 +166,11 @@ class Output:
         """Close the files."""
         for file in self._files.values():
             file.close()
+
+    def _show(self, name: str, lines: bytes) -> None:
+        if self._readable:
+            lines = b"".join(readable_line(line, colour=self._colour) + b"\n" for line in lines.splitlines())
+        self._terminal.write(self._prefixed(name, lines))
 
     def _prefixed(self, name: str, lines: bytes) -> bytes:
         prefix = self._prefixes[name]

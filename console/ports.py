@@ -3,7 +3,7 @@
 import errno
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chassis.errors import ConfigurationError
@@ -50,15 +50,14 @@ def check_ports(listeners: Sequence[Listener], *, patience_seconds: float = PATI
                 f"{other.setting} and {listener.setting} both name port {listener.port}; give one of them another"
             )
     deadline = time.monotonic() + patience_seconds
-    while faults := [fault for listener in listeners if (fault := _fault_of(listener))]:
+    while faults := {listener: error for listener in listeners if (error := _fault_of(listener))}:
         if time.monotonic() > deadline:
-            raise ConfigurationError("\n".join(faults))
+            raise ConfigurationError(_describe(faults))
         time.sleep(0.05)
 
 
-def _fault_of(listener: Listener) -> str:
-    """Say why the port cannot be listened on; empty when it can."""
-    where = f"port {listener.port} of {listener.host} ({listener.setting})"
+def _fault_of(listener: Listener) -> OSError | None:
+    """Try to listen; the error says why that does not go."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(listener.host, listener.port, type=socket.SOCK_STREAM)[
             0
@@ -68,7 +67,25 @@ def _fault_of(listener: Listener) -> str:
             probe.bind(address)
             probe.listen(1)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return f"{where} is taken by another program; stop that one, or set {listener.setting} to a free port."
-        return f"{where} cannot be used ({error.strerror}); set {listener.setting} to another address."
-    return ""
+        return error
+    return None
+
+
+def _describe(faults: Mapping[Listener, OSError]) -> str:
+    taken = [listener for listener, error in faults.items() if error.errno == errno.EADDRINUSE]
+    others = {listener: error for listener, error in faults.items() if listener not in taken}
+    lines = [
+        f"{listener.host}:{listener.port} cannot be listened on ({error.strerror}); set {listener.setting} to another"
+        for listener, error in others.items()
+    ]
+    if len(taken) == 1:
+        lines.append(
+            f"Port {taken[0].port} is taken by another program; stop it, or set {taken[0].setting} to a free port"
+        )
+    elif taken:
+        named = ", ".join(f"{listener.port} ({listener.setting})" for listener in taken)
+        lines.append(
+            f"The ports {named} are taken, perhaps by a hub with another state folder; "
+            "stop it, or set these variables to free ports"
+        )
+    return "\n".join(lines)

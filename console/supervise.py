@@ -26,6 +26,8 @@ def main() -> int:
     try:
         with hold_lock(Path(plan.state_dir)), contextlib.closing(_make_output(plan, terminal)) as output:
             return asyncio.run(_supervise(plan, output))
+    except KeyboardInterrupt:  # before the loop took the signals over: nothing has been started
+        return KILLED
     except AlreadyRunning as error:
         terminal.write(f"hub: {error}\n".encode())
         return 1
@@ -47,7 +49,8 @@ async def _supervise(plan: Plan, output: Output) -> int:
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, take_signal, number.name)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, take_signal, number.name)
     code = 0
     started_at = time.monotonic()
     try:
@@ -57,7 +60,7 @@ async def _supervise(plan: Plan, output: Output) -> int:
             _print_ready(plan.ready_line)
             await stop.wait()
     except StartFailed as error:
-        output.say(f"{error}; its log is in {plan.logs}. Everything is stopped.")
+        output.say(f"{error}; its log is in {plan.logs}. Stopping")
         code = 1
     kept_grace = await supervisor.stop()
     output.say("stopped")

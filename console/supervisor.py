@@ -69,7 +69,7 @@ class Child:
         self.healthy = asyncio.Event()
         #: Set when it is not started again: it never became healthy.
         self.given_up = asyncio.Event()
-        self.last_words = b""
+        self._last_words = b""
         self._plan = plan
         self._output = output
         self._before = before
@@ -114,6 +114,7 @@ class Child:
             healthy_seconds = 0.0 if self._healthy_since is None else time.monotonic() - self._healthy_since
             failures = count_failures(failures, healthy_seconds)
             if not self._was_healthy and failures >= START_TRIES:
+                self._output.repeat(self.name, self._last_words)
                 self._output.say(f"{self.name} {describe_end(status)}")
                 self.given_up.set()
                 return
@@ -171,7 +172,7 @@ class Child:
         self.healthy.set()
 
     def _take_lines(self, lines: bytes) -> None:
-        self.last_words = (self.last_words + lines)[-LAST_WORDS_BYTES:]
+        self._last_words = (self._last_words + lines)[-LAST_WORDS_BYTES:]
         self._output.relay(self.name, lines)
 
 

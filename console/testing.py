@@ -64,7 +64,9 @@ class HubProcess:
         defaults = HubSettings()
         keys = Path(self.setting("state_dir")) / "keys" / "private.json"
         signer = TokenSigner(keys, issuer=defaults.jwt_issuer, audience=defaults.jwt_audience)
-        return signer.sign(subject=partner, scopes=scopes or ("requests:write", "requests:read"), seconds=3600, **claims)
+        return signer.sign(
+            subject=partner, scopes=scopes or ("requests:write", "requests:read"), seconds=3600, **claims
+        )
 
     async def start(self) -> Self:
         """Start it and wait for its ready line. Raises: RuntimeError with the end of its log."""

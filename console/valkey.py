@@ -43,7 +43,10 @@ def prepare_valkey(state_dir: Path, port: int) -> tuple[str, ...]:
 
 
 def valkey_config(folder: Path, port: int) -> str:
-    """Write the configuration: loopback only, every write in the append-only file, nothing evicted."""
+    """Write the configuration: loopback only, every write in the append-only file, nothing evicted.
+
+    Its title stays the command line, so that `ps` shows which state folder it belongs to.
+    """
     return f"""bind 127.0.0.1
 port {port}
 protected-mode yes
@@ -54,6 +57,7 @@ save ""
 appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
+set-proc-title no
 """
 
 

@@ -45,7 +45,8 @@ async def build(hub: HubSettings) -> Service:
     aftermath.append(Aftermath(relay, backlog, telemetry))
     commands = Commands(store, backlog, settings.targets, telemetry)
     queries = Queries(store)
-    verifier = TokenVerifier(JwksSource(hub.effective_jwks), issuer=hub.jwt_issuer, audience=hub.jwt_audience)
+    keys = JwksSource(hub.effective_jwks)
+    verifier = TokenVerifier(keys, issuer=hub.jwt_issuer, audience=hub.jwt_audience)
     server = RpcServer(
         hub.intake_address,
         [
@@ -70,4 +71,4 @@ async def build(hub: HubSettings) -> Service:
     )
     metrics = MetricsServer(telemetry, hub.intake_metrics_address)
     scheduler = Scheduler(store, streams, relay, telemetry)
-    return Service("intake", [tracing, metrics, store, streams, backlog, relay, scheduler, server])
+    return Service("intake", [tracing, metrics, keys, store, streams, backlog, relay, scheduler, server])

@@ -18,7 +18,7 @@ from chassis.logs import get_logger
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
 from intake_service.backlog import Backlog
-from intake_service.ids import new_id
+from intake_service.ids import is_id, new_id, parse_id
 from intake_service.store import dead_letters, leases, requests
 from intake_service.store.rows import StoredRequest
 from intake_service.validation import check_new_request
@@ -75,9 +75,14 @@ class Commands:
         return cancelled.request
 
     async def claim(self, worker_id: str, request_ids: Sequence[str]) -> list[leases.ClaimAnswer]:
-        """Lease requests to a worker, each with its own answer. Raises: StorageUnavailable."""
-        items = [leases.Claim(worker_id=worker_id, request_id=request_id) for request_id in request_ids]
-        return await self._store.write_many(leases.claim_requests, items)
+        """Lease requests to a worker, each with its own answer; a stranger's stream entry may hold what is no id.
+
+        Raises: StorageUnavailable.
+        """
+        items = [leases.Claim(worker_id=worker_id, request_id=parse_id(text)) for text in request_ids if is_id(text)]
+        answers = iter(await self._store.write_many(leases.claim_requests, items) if items else ())
+        unknown = leases.ClaimAnswer(status="not_found", claimed_at=0)
+        return [next(answers) if is_id(text) else unknown for text in request_ids]
 
     async def report(self, reports: Sequence[leases.Report]) -> list[leases.ReportAnswer]:
         """Record what a worker says, each with its own answer. Raises: StorageUnavailable."""

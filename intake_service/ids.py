@@ -1,10 +1,11 @@
 """Ids of requests, events and dead letters: UUIDs of version 7 (RFC 9562), so that new rows lie beside each other."""
 
 import os
+import re
 import threading
 import time
-import uuid
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _lock = threading.Lock()
 _last = [0]
 
@@ -20,8 +21,13 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def is_id(text: str) -> bool:
+    """Whether it is a UUID in its 36-character form, in either case."""
+    return _UUID.fullmatch(text.lower()) is not None
+
+
 def parse_id(text: str) -> str:
     """Give the canonical lower-case form. Raises: ValueError when it is no UUID in its 36-character form."""
-    if len(text) != 36 or text.count("-") != 4:
+    if not is_id(text):  # uuid.UUID also takes underscores, other alphabets' digits and stray dashes
         raise ValueError("not a UUID")
-    return str(uuid.UUID(text))
+    return text.lower()

@@ -14,6 +14,7 @@ from intake_service.integration_request import FailureReason, Status
 from intake_service.store.changes import Call
 from intake_service.store.leases import ClaimAnswer, Report
 from intake_service.store.rows import StoredRequest
+from intake_service.validation import check_filter, prose
 from integrationhub.intake.v1 import dead_letters_pb2, intake_pb2, lifecycle_pb2
 
 STATUS_TO_PROTO = {
@@ -32,6 +33,9 @@ STATE_FROM_PROTO = {
     dead_letters_pb2.DEAD_LETTER_STATE_DISCARDED: "discarded",
 }
 STATE_TO_PROTO = {state: number for number, state in STATE_FROM_PROTO.items()}
+#: The ranges of the two protobuf types, which nothing enforces on the wire.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+_LONGEST_SECONDS = 315_576_000_000
 _CLAIM_STATUS = {
     "granted": lifecycle_pb2.CLAIM_STATUS_GRANTED,
     "not_available": lifecycle_pb2.CLAIM_STATUS_NOT_AVAILABLE,
@@ -109,11 +113,11 @@ def from_report(worker_id: str, message: lifecycle_pb2.Report) -> Report:
     call = None
     if message.HasField("call"):
         call = Call(
-            kind=message.call.kind or "attempt",
-            outcome=message.call.outcome,
-            detail=message.call.detail,
+            kind=check_filter(message.call.kind or "attempt", "/call/kind", maximum=16),
+            outcome=check_filter(message.call.outcome, "/call/outcome", maximum=32),
+            detail=prose(message.call.detail),
             duration_ms=_seconds(message.call.duration) * 1000,
-            response=message.call.response,
+            response=prose(message.call.response, maximum=None),
         )
     return Report(
         worker_id=worker_id,
@@ -129,11 +133,12 @@ def _step(message: lifecycle_pb2.Report) -> flow.Step:
         case "sending":
             return flow.Sending(timeout_seconds=_seconds(message.sending.timeout))
         case "completed":
-            return flow.Completed(external_response_json=message.completed.external_response_json or None)
+            answer = prose(message.completed.external_response_json, maximum=None)
+            return flow.Completed(external_response_json=answer or None)
         case "failed":
             return flow.Failed(
                 reason=_failure_reason(message.failed.reason),
-                detail=message.failed.detail,
+                detail=prose(message.failed.detail),
                 dead_letter=message.failed.dead_letter,
             )
         case "retry":
@@ -196,13 +201,19 @@ def to_dead_letter(row: sa.Row[Any], request: StoredRequest | None = None) -> de
     return message
 
 
-def optional_instant(message: Any, field: str) -> int | None:
-    """An optional timestamp field as an instant."""
+def optional_instant(message: Any, field: str, pointer: str) -> int | None:
+    """An optional timestamp field as an instant. Raises: InvalidRequest when it is beyond the years 1 to 9999."""
     if not message.HasField(field):
         return None
     timestamp: Timestamp = getattr(message, field)
+    if not _FIRST_SECOND <= timestamp.seconds <= _LAST_SECOND:
+        detail = "must be between the years 1 and 9999"
+        raise InvalidRequest(f"{pointer} {detail}.", [Violation(pointer=pointer, detail=detail)])
     return from_timestamp(timestamp)
 
 
 def _seconds(duration: Duration) -> float:
+    if abs(duration.seconds) > _LONGEST_SECONDS:
+        detail = "must be within 10,000 years"
+        raise InvalidRequest(f"A duration {detail}.", [Violation(pointer="/duration", detail=detail)])
     return duration.seconds + duration.nanos / 1e9

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from chassis.access import Caller
 from chassis.database import Store
 from chassis.errors import DeadLetterNotFound, IntegrationRequestNotFound, InvalidRequest, Violation
+from intake_service.ids import parse_id
 from intake_service.store import dead_letters, reads
 from intake_service.store.dead_letters import Selection
 from intake_service.store.reads import Filter, Position
@@ -56,7 +57,8 @@ class Queries:
     ) -> tuple[list[sa.Row[Any]], str]:
         """A page of dead letters, newest first. Raises: InvalidRequest."""
         limit = _limit(page_size)
-        found = await self._store.read(dead_letters.select_dead_letters(wanted, before_id=page_token, limit=limit + 1))
+        before_id = _decode_dead_letter(page_token) if page_token else ""
+        found = await self._store.read(dead_letters.select_dead_letters(wanted, before_id=before_id, limit=limit + 1))
         page = found[:limit]
         return page, page[-1].id if len(found) > limit else ""
 
@@ -104,9 +106,20 @@ def _decode(token: str, wanted: Filter) -> Position:
             raise ValueError("another filter's token")
         if not -(2**63) <= created_at < 2**63:
             raise ValueError("out of range")
+        return Position(created_at=created_at, id=parse_id(request_id))
     except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidRequest(
-            "The cursor is not one of this list; begin without it.",
-            [Violation(pointer="/cursor", detail="is not a cursor of this list with this filter")],
-        ) from error
-    return Position(created_at=created_at, id=request_id)
+        raise _bad_cursor() from error
+
+
+def _decode_dead_letter(token: str) -> str:
+    try:
+        return parse_id(token)
+    except ValueError as error:
+        raise _bad_cursor() from error
+
+
+def _bad_cursor() -> InvalidRequest:
+    return InvalidRequest(
+        "The cursor is not one of this list; begin without it.",
+        [Violation(pointer="/cursor", detail="is not a cursor of this list with this filter")],
+    )

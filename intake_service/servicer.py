@@ -27,6 +27,7 @@ from intake_service.settling import Settling
 from intake_service.store.dead_letters import Selection
 from intake_service.store.reads import Filter
 from intake_service.store.rows import StoredRequest
+from intake_service.validation import check_filter, prose
 from integrationhub.intake.v1 import dead_letters_pb2, intake_pb2, lifecycle_pb2
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceServicer
 from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceServicer
@@ -80,11 +81,11 @@ class IntakeServicer(IntakeServiceServicer):
         wanted = Filter(
             partner_id=caller_var.get().act_for(request.partner_id),
             status=STATUS_FROM_PROTO[request.status].value if request.status else "",
-            external_id=request.external_id,
-            target_system=request.target_system,
-            correlation_id=request.correlation_id,
-            created_after=optional_instant(request, "created_after"),
-            created_before=optional_instant(request, "created_before"),
+            external_id=check_filter(request.external_id, "/externalId"),
+            target_system=check_filter(request.target_system, "/targetSystem"),
+            correlation_id=check_filter(request.correlation_id, "/correlationId"),
+            created_after=optional_instant(request, "created_after", "/createdAfter"),
+            created_before=optional_instant(request, "created_before", "/createdBefore"),
         )
         page, token = await self._queries.list_page(wanted, page_size=request.page_size, page_token=request.page_token)
         return intake_pb2.ListIntegrationRequestsResponse(
@@ -108,7 +109,7 @@ class IntakeServicer(IntakeServiceServicer):
             caller_var.get(),
             partner_id=request.partner_id,
             request_id=check_id(request.id),
-            detail=request.detail[:1000],
+            detail=prose(request.detail),
         )
         return intake_pb2.CancelIntegrationRequestResponse(integration_request=to_integration_request(cancelled))
 
@@ -164,11 +165,13 @@ class DeadLetterServicer(DeadLetterServiceServicer):
         self, request: dead_letters_pb2.ListDeadLettersRequest, context: Context
     ) -> dead_letters_pb2.ListDeadLettersResponse:
         """See dead_letters.proto."""
+        if request.state not in STATE_FROM_PROTO:
+            raise InvalidRequest("The state is not one.", [Violation(pointer="/state", detail="is not a state")])
         wanted = Selection(
-            target_system=request.target_system,
-            reason=request.reason,
-            partner_id=request.partner_id,
-            state=STATE_FROM_PROTO.get(request.state, ""),
+            target_system=check_filter(request.target_system, "/targetSystem"),
+            reason=check_filter(request.reason, "/reason"),
+            partner_id=check_filter(request.partner_id, "/partnerId"),
+            state=STATE_FROM_PROTO[request.state],
         )
         page, token = await self._queries.list_dead_letters(
             wanted, page_size=request.page_size, page_token=request.page_token
@@ -231,8 +234,6 @@ def _check_batch(count: int, pointer: str) -> None:
 
 
 def _worker(worker_id: str) -> str:
-    if not 1 <= len(worker_id) <= 128:
-        raise InvalidRequest(
-            "The worker names no id.", [Violation(pointer="/workerId", detail="must be 1 to 128 characters")]
-        )
-    return worker_id
+    if not worker_id:
+        raise InvalidRequest("The worker names no id.", [Violation(pointer="/workerId", detail="is missing")])
+    return check_filter(worker_id, "/workerId", maximum=128)

@@ -16,7 +16,7 @@ from intake_service.ids import parse_id
 from intake_service.mapping import optional_instant
 from intake_service.queries import Queries
 from intake_service.store.dead_letters import Selection, Settle
-from intake_service.validation import check_payload
+from intake_service.validation import check_filter, check_payload, prose
 from integrationhub.intake.v1 import dead_letters_pb2
 from integrationhub.intake.v1.dead_letters_pb2 import SettleResult
 
@@ -40,7 +40,7 @@ class Settling:
             dry_run=request.dry_run,
             state="redriven",
             operator=caller.subject,
-            reason=request.reason,
+            reason=prose(request.reason),
             payload_json=request.payload_json or None,
         )
 
@@ -50,7 +50,11 @@ class Settling:
         if not request.reason.strip():
             raise InvalidRequest("Say why.", [Violation(pointer="/reason", detail="is missing")])
         return await self._settle(
-            selection, dry_run=request.dry_run, state="discarded", operator=caller.subject, reason=request.reason
+            selection,
+            dry_run=request.dry_run,
+            state="discarded",
+            operator=caller.subject,
+            reason=prose(request.reason),
         )
 
     async def _settle(
@@ -89,12 +93,12 @@ def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:
     if message.ids:
         return Selection(ids=tuple(_ids(message.ids)))
     selection = Selection(
-        target_system=message.target_system,
-        reason=message.reason,
-        partner_id=message.partner_id,
+        target_system=check_filter(message.target_system, "/selection/targetSystem"),
+        reason=check_filter(message.reason, "/selection/reason"),
+        partner_id=check_filter(message.partner_id, "/selection/partnerId"),
         state="open",
-        created_after=optional_instant(message, "created_after"),
-        created_before=optional_instant(message, "created_before"),
+        created_after=optional_instant(message, "created_after", "/selection/createdAfter"),
+        created_before=optional_instant(message, "created_before", "/selection/createdBefore"),
     )
     if selection == Selection(state="open") and not message.all:
         raise InvalidRequest(
@@ -118,7 +122,7 @@ def _ids(texts: Sequence[str]) -> list[str]:
 
 
 def _check_corrected(payload_json: str, selection: Selection) -> None:
-    violations = check_payload(payload_json.encode())
+    violations = check_payload(payload_json)
     if len(selection.ids) != 1:
         violations.append(Violation(pointer="/selection/ids", detail="a corrected payload needs exactly one id"))
     if violations:

@@ -61,7 +61,8 @@ def read_envelope(answer: Answer) -> ErrorEnvelope | None:
 
 def speaks_of_licence(answer: Answer) -> bool:
     """Whether every connection of the licence server is in use: Protheus is saturated, not broken."""
-    return not answer.is_html and _LICENCE.search(fold(answer.text[:10_000])) is not None
+    words = str(answer.value) if answer.is_json else answer.text  # in JSON's own text an accent may be an escape
+    return not answer.is_html and _LICENCE.search(fold(words[:10_000])) is not None
 
 
 def _text(members: dict[str, object], *names: str) -> str:

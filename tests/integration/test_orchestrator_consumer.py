@@ -76,9 +76,11 @@ def consuming(parts: Surroundings, valkey: ValkeyServer) -> Consuming:
         ]
         consumer = Consumer(readers, in_hand, grace_seconds=grace_seconds)
         await consumer.start()
-        yield consumer
-        await consumer.stop()
-        await streams.stop()
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+            await streams.stop()
 
     return consuming
 
@@ -89,7 +91,8 @@ async def ring(db: Any, request_id: str, name: str = "Erp") -> None:
 
 async def is_empty(db: Any, stream: str = ERP) -> bool:
     """Whether nothing waits and nothing is pending."""
-    return await db.xlen(stream) == 0 and (await db.xpending(stream, GROUP))["pending"] == 0
+    length: int = await db.xlen(stream)
+    return length == 0 and (await db.xpending(stream, GROUP))["pending"] == 0
 
 
 async def pending(db: Any) -> int:

@@ -280,6 +280,14 @@ async def test_gives_up_on_a_child_that_cannot_start_and_stops_the_others(hub: H
     assert hub.pids("stopped", "alpha") == hub.pids("started", "alpha")
 
 
+async def test_a_quiet_supervisor_shows_the_last_words_of_a_child_that_cannot_start(hub: Hub) -> None:
+    hub.add("alpha", "broken")
+
+    _, _, err = await finish(hub.start(quiet=True))
+
+    assert "alpha | no configuration" in err
+
+
 async def test_says_what_cannot_be_run(hub: Hub, tmp_path: Path) -> None:
     hub.add_unhealthy("alpha", str(tmp_path / "absent"))
 

@@ -257,7 +257,8 @@ def test_a_refusal_is_told_in_one_line() -> None:
 
     assert isinstance(error, HubError)
     assert error.message == (
-        "The body breaks the contract (/externalId: is required; /x: is unknown); repeat it after 2 s; correlation id c1"
+        "The body breaks the contract (/externalId: is required; /x: is unknown); "
+        "repeat it after 2 s; correlation id c1"
     )
 
 

@@ -90,13 +90,24 @@ def test_a_taken_port_is_named_with_its_setting(taken_port: int) -> None:
         check_ports([listener], patience_seconds=0)
 
     assert refused.value.message == (
-        f"port {taken_port} of 127.0.0.1 (HUB_GATEWAY_ADDRESS) is taken by another program; "
-        "stop that one, or set HUB_GATEWAY_ADDRESS to a free port."
+        f"Port {taken_port} is taken by another program; stop it, or set HUB_GATEWAY_ADDRESS to a free port"
     )
 
 
+def test_several_taken_ports_are_named_together() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = [server.getsockname()[1] for server in (one, two)]
+        listeners = [Listener(setting=f"HUB_{port}", host="127.0.0.1", port=port) for port in ports]
+
+        with pytest.raises(ConfigurationError) as refused:
+            check_ports(listeners, patience_seconds=0)
+
+    named = f"{ports[0]} (HUB_{ports[0]}), {ports[1]} (HUB_{ports[1]})"
+    assert refused.value.message.startswith(f"The ports {named} are taken, perhaps by a hub with another state folder")
+
+
 def test_an_address_of_another_machine_is_named_with_its_setting() -> None:
-    with pytest.raises(ConfigurationError, match="HUB_INTAKE_ADDRESS to another address"):
+    with pytest.raises(ConfigurationError, match="set HUB_INTAKE_ADDRESS to another"):
         check_ports([Listener(setting="HUB_INTAKE_ADDRESS", host="192.0.2.1", port=50051)], patience_seconds=0)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ async def test_the_password_grant_is_used_where_there_is_a_username(oauth2: Syst
     ],
     ids=str,
 )
-async def test_a_token_endpoint_out_of_order_means_nothing_was_sent(oauth2: System, fault: dict[str, object]) -> None:
+async def test_a_token_endpoint_out_of_order_means_nothing_was_sent(oauth2: System, fault: dict[str, Any]) -> None:
     await oauth2.simulator.fault(match="token", target=oauth2.place, **fault)
 
     response = await oauth2.deliver()

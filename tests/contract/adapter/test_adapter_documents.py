@@ -20,7 +20,7 @@ async def sent(system: System, **fields: Any) -> str:
     return body
 
 
-@pytest.mark.parametrize("piece", ['"amount":15000.00', '"big":9007199254740993', '"tiny":1e-30', '[0.10, 2.50 ]'])
+@pytest.mark.parametrize("piece", ['"amount":15000.00', '"big":9007199254740993', '"tiny":1e-30', "[0.10, 2.50 ]"])
 async def test_numbers_arrive_digit_for_digit(system: System, piece: str) -> None:
     assert piece in await sent(system, payload_json=DIGITS)
 

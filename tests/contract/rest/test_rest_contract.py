@@ -15,27 +15,7 @@ from chassis.clock import SECOND, to_timestamp
 from chassis.tracing import Tracing
 from integrationhub.intake.v1 import intake_pb2 as pb
 from tests.fakes import GatewayUnderTest, running_gateway
-
-CORRELATION_ID = "550e8400-e29b-41d4-a716-446655440000"
-PATH = "/api/integration-requests"
-# The seed, step 1, character for character.
-SEED_BODY = b"""{
-  "externalId": "PARTNER-12345",
-  "sourceSystem": "SAP",
-  "targetSystem": "TotvsProtheus",
-  "payload": {
-    "orderId": "ORD-2024-001",
-    "customer": "Empresa ABC",
-    "amount": 15000.00
-  }
-}"""
-
-
-async def post(
-    client: httpx.AsyncClient, hub: GatewayUnderTest, body: bytes = SEED_BODY, **headers: str
-) -> httpx.Response:
-    sent = {**hub.header(), "Content-Type": "application/json", "X-Correlation-ID": CORRELATION_ID, **headers}
-    return await client.post(PATH, content=body, headers=sent)
+from tests.rest import CORRELATION_ID, PATH, SEED_BODY, create_body, post
 
 
 async def test_the_seeds_example_gets_the_seeds_answer(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
@@ -63,7 +43,7 @@ async def test_an_accepted_answer_is_kept_by_no_cache(client: httpx.AsyncClient,
 async def test_intake_learns_who_sent_what(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-    await post(client, hub, traceparent=traceparent)
+    await post(client, hub, headers={"traceparent": traceparent})
 
     [item] = hub.intake.batches[0].requests
     assert (item.partner_id, item.external_id, item.source_system, item.target_system) == (
@@ -87,9 +67,7 @@ async def test_intake_learns_who_sent_what(client: httpx.AsyncClient, hub: Gatew
 async def test_a_payload_arrives_digit_for_digit(
     client: httpx.AsyncClient, hub: GatewayUnderTest, payload: str
 ) -> None:
-    body = f'{{"externalId":"A","sourceSystem":"SAP","targetSystem":"SAP","payload": {payload} }}'
-
-    answer = await post(client, hub, body.encode())
+    answer = await post(client, hub, create_body("A", payload=f" {payload} "))
 
     assert answer.status_code == 202
     assert hub.intake.payloads() == [payload]
@@ -116,7 +94,7 @@ async def test_a_repeated_external_id_is_answered_with_the_existing_request(
 async def test_two_partners_may_use_one_external_id(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
     await post(client, hub)
 
-    answer = await post(client, hub, **hub.header(partner="other"))
+    answer = await post(client, hub, headers=hub.header(partner="other"))
 
     assert answer.status_code == 202
 
@@ -132,7 +110,7 @@ async def test_two_partners_may_use_one_external_id(client: httpx.AsyncClient, h
     ],
 )
 async def test_json_media_types_are_taken(client: httpx.AsyncClient, hub: GatewayUnderTest, content_type: str) -> None:
-    answer = await post(client, hub, **{"Content-Type": content_type})
+    answer = await post(client, hub, headers={"Content-Type": content_type})
 
     assert answer.status_code == 202
 
@@ -283,7 +261,7 @@ async def test_every_answer_carries_a_correlation_id(client: httpx.AsyncClient, 
         await client.delete(location, headers=sent),
         await client.get("/healthz", headers=sent),
         await client.get("/docs", headers=sent),
-        await post(client, hub, b"{", **sent),
+        await post(client, hub, b"{", sent),
     ]
 
     assert [answer.headers["X-Correlation-ID"] for answer in answers] == ["my.own-id_1"] * 7
@@ -309,7 +287,7 @@ async def test_an_unsafe_correlation_id_is_replaced(
     assert answer.json()["correlationId"] == given
 
 
-async def test_a_missing_correlation_id_is_made(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
+async def test_a_missing_correlation_id_is_made(client: httpx.AsyncClient) -> None:
     first = await client.get("/healthz")
     second = await client.get("/healthz")
 
@@ -369,7 +347,7 @@ async def test_the_create_is_a_span_whose_context_goes_with_the_item(tmp_path_fa
 
     async with running_gateway(tmp_path_factory.mktemp("traced"), tracing=Tracing(provider)) as hub:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=hub.app), base_url="http://hub") as client:
-            await post(client, hub, traceparent=sent)
+            await post(client, hub, headers={"traceparent": sent})
         [item] = hub.intake.batches[0].requests
 
     [span] = spans.get_finished_spans()
@@ -385,7 +363,7 @@ async def test_a_writer_may_not_read_and_a_reader_may_not_write(
 ) -> None:
     location = (await post(client, hub)).headers["Location"]
 
-    written = await post(client, hub, **hub.header(REQUESTS_READ))
+    written = await post(client, hub, headers=hub.header(REQUESTS_READ))
     read = await client.get(location, headers=hub.header(REQUESTS_WRITE))
 
     assert (written.status_code, read.status_code) == (403, 403)

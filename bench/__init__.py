@@ -1,0 +1,1 @@
+"""`make bench`: what this hub does on this machine, measured from outside. See docs/benchmarks.md."""

@@ -1,0 +1,52 @@
+"""When requests end, as anybody can see it: by reading the hub's event stream."""
+
+import asyncio
+import time
+
+import redis.asyncio as redis
+
+EVENTS = "hub:events"
+
+
+class Completions:
+    """Watches the event stream; `ended_at` holds the Unix time at which each request's end was seen."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url, decode_responses=True, legacy_responses=False, socket_timeout=10)
+        self._last = "$"
+        self._task: asyncio.Task[None] | None = None
+        self.ended_at: dict[str, float] = {}
+        self.failed = 0
+
+    async def __aenter__(self) -> "Completions":
+        """Start watching from now on."""
+        newest = await self._redis.xrevrange(EVENTS, count=1)
+        self._last = newest[0][0] if newest else "0"
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._redis.aclose()
+
+    async def all_of(self, ids: set[str], *, seconds: float) -> set[str]:
+        """Wait until all of `ids` have ended, at most that long; gives those that have not."""
+        deadline = time.monotonic() + seconds
+        while (missing := ids - self.ended_at.keys()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return missing
+
+    async def _watch(self) -> None:
+        while True:
+            reply = await self._redis.xread({EVENTS: self._last}, count=2000, block=1000)
+            now = time.time()
+            for entry_id, fields in reply.get(EVENTS, []) if reply else []:
+                self._last = entry_id
+                if fields["type"] == "IntegrationRequestCompleted":
+                    self.ended_at[fields["id"]] = now
+                elif fields["type"] == "IntegrationRequestFailed":
+                    self.ended_at[fields["id"]] = now
+                    self.failed += 1

@@ -1,0 +1,103 @@
+"""What each answer of a plain JSON system means: the tables in the adapter's docstring, row by row."""
+
+import json
+from typing import Any
+
+import pytest
+
+from adapter_service.adapters.http_json import classify, classify_lookup
+from adapter_service.answers import Answer, read_answer
+from adapter_service.outcome import Absent, Delivered, Found, NotKnown, Rejected, Throttled, Unavailable, Unknown
+from chassis.http_client import HttpAnswer
+
+HTML = "<html><head><title>a page</title></head></html>"
+
+
+def answer(status: int, body: Any = "") -> Answer:
+    content = (body if isinstance(body, str) else json.dumps(body)).encode()
+    return read_answer(HttpAnswer(status=status, headers={}, body=content, is_complete=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (200, {"id": 1}, Delivered),
+        (200, [1], Delivered),
+        (200, {}, Delivered),
+        (200, '"accepted"', Delivered),
+        (200, {"errors": [], "error": None, "success": True}, Delivered),
+        (200, {"code": 0, "message": "OK"}, Delivered),
+        (201, "", Delivered),
+        (202, "", Delivered),
+        (204, "", Delivered),
+        (200, "", Unknown),
+        (203, "", Unknown),
+        (201, HTML, Unknown),
+        (200, "OK", Unknown),
+        (200, '{"id":', Unknown),
+        (200, {"error": {"code": "X"}}, Rejected),
+        (200, {"errors": ["X"]}, Rejected),
+        (200, {"success": False}, Rejected),
+        (200, {"code": "102", "message": "Erro", "detailedMessage": "x"}, Rejected),
+        (200, {"errorCode": 1, "errorMessage": "x"}, Rejected),
+        (301, "", Rejected),
+        (400, {"message": "x"}, Rejected),
+        (404, "", Rejected),
+        (408, "", Unavailable),
+        (409, "", Rejected),
+        (422, "", Rejected),
+        (425, "", Unavailable),
+        (429, "", Throttled),
+        (500, "", Unknown),
+        (500, HTML, Unknown),
+        (500, {"code": "1", "message": "x"}, Unknown),
+        (501, "", Rejected),
+        (502, "", Unknown),
+        (503, "", Unavailable),
+        (503, HTML, Unavailable),
+        (504, "", Unknown),
+        (505, "", Rejected),
+        (101, "", Unknown),
+        (600, "", Unknown),
+    ],
+)
+def test_an_answer_has_its_outcome(status: int, body: Any, outcome: type) -> None:
+    assert type(classify(answer(status, body))) is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (200, {"id": 1}, Found),
+        (200, [{"id": 1}], Found),
+        (200, {"items": [{"id": 1}]}, Found),
+        (200, {"data": {"id": 1}}, Found),
+        (200, {}, Absent),
+        (200, [], Absent),
+        (200, "", Absent),
+        (204, "", Absent),
+        (404, "", Absent),
+        (404, {"error": "no such order"}, Absent),
+        (200, {"items": []}, Absent),
+        (200, {"data": [], "total": 0, "hasNext": False}, Absent),
+        # An order without items, or a list without hits: nobody can tell.
+        (200, {"id": 1, "items": []}, NotKnown),
+        # A web server's own page: the path may be wrong.
+        (404, HTML, NotKnown),
+        (200, HTML, NotKnown),
+        (200, "null", NotKnown),
+        (200, '"x"', NotKnown),
+        (200, '{"id":', NotKnown),
+        (200, {"error": "boom"}, NotKnown),
+        (202, {"id": 1}, NotKnown),
+        (302, "", NotKnown),
+        (400, "", NotKnown),
+        (403, "", NotKnown),
+        (410, "", NotKnown),
+        (429, "", NotKnown),
+        (500, "", NotKnown),
+        (503, "", NotKnown),
+    ],
+)
+def test_a_lookup_has_its_outcome(status: int, body: Any, outcome: type) -> None:
+    assert type(classify_lookup(answer(status, body))) is outcome
