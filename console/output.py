@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
@@ -154,9 +155,9 @@ class Output:
 
     def say(self, text: str) -> None:
         """Tell people something about the hub as a whole."""
-        lines = text.encode() + b"\n"
-        self._files[OWN_NAME].write(lines)
-        self._terminal.write(self._prefixed(OWN_NAME, lines))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._files[OWN_NAME].write(f"{now} {text}\n".encode())
+        self._terminal.write(self._prefixed(OWN_NAME, text.encode() + b"\n"))
 
     def show(self, text: str) -> None:
         """Put text on the terminal as it is; no log file has it."""

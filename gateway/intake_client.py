@@ -59,6 +59,8 @@ class IntakeClient:
         self._client = client
         self._stub = IntakeServiceStub(client.channel)
         self._timeout_seconds = timeout_seconds
+        # well within the timeout: a create that only waited for a connection was not sent, and must be told so
+        self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
         self._is_reachable = True
         self._batcher: Batcher[CreateIntegrationRequestRequest, IntegrationRequest] = Batcher(
@@ -142,7 +144,7 @@ class IntakeClient:
 
     async def _require_intake(self) -> None:
         """Raises: ServiceUnavailable when there is no connection to intake; nothing has been sent then."""
-        patience = PATIENCE_SECONDS if self._is_reachable else IMPATIENCE_SECONDS
+        patience = self._patience_seconds if self._is_reachable else IMPATIENCE_SECONDS
         self._is_reachable = await self._client.reachable(timeout_seconds=patience)
         if not self._is_reachable:
             raise ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")

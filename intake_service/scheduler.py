@@ -70,5 +70,6 @@ class Scheduler:
         if await self._streams.memory_lost():
             count = await self._store.write(due.everything_due_now, None)
             await self._streams.set_marker()
-            log.warning("Redis has lost its memory; everything that waits is rung again", waiting=count)
+            if count:
+                log.warning("Redis has lost its memory; everything that waits is rung again", waiting=count)
         self._looked_for_marker_at = time.monotonic()

@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -71,8 +72,8 @@ class AdapterProcess:
     async def is_serving(self) -> bool:
         async with grpc.aio.insecure_channel(self.address) as channel:
             try:
-                request = health_pb2.HealthCheckRequest(service=SERVICE)
-                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=1)
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=1)
             except grpc.aio.AioRpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -87,7 +88,7 @@ class AdapterProcess:
         )
         metadata = (("authorization", f"Bearer {self.keys.token('service:orchestrator', LIFECYCLE)}"),)
         async with grpc.aio.insecure_channel(self.address) as channel:
-            response: pb.DeliverResponse = await AdapterServiceStub(channel).Deliver(request, metadata=metadata)  # type: ignore[misc]  # the generated stub is typed as the synchronous one
+            response: pb.DeliverResponse = await AdapterServiceStub(channel).Deliver(request, metadata=metadata)
         return response
 
 
@@ -146,8 +147,10 @@ async def test_a_call_is_measured_and_logged_without_payload_and_secret(adapter:
     assert SECRET not in output
 
 
-async def test_without_its_secret_it_does_not_start_and_says_why(adapter: AdapterProcess) -> None:
-    os.environ.pop("PROTHEUS_TOKEN", None)
+async def test_without_its_secret_it_does_not_start_and_says_why(
+    adapter: AdapterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROTHEUS_TOKEN", raising=False)
     await adapter.start()
 
     status, output = await adapter.end()

@@ -20,7 +20,7 @@ DELIVERED, REJECTED, UNAVAILABLE, THROTTLED, UNKNOWN = (
 )
 
 #: The simulator's fault, and the outcome that every adapter must make of it.
-ANSWERS: list[tuple[str, dict[str, Any], pb.Outcome]] = [
+ANSWERS: list[tuple[str, dict[str, Any], "pb.Outcome.ValueType"]] = [
     ("status", {"status": 400}, REJECTED),
     ("status", {"status": 403}, REJECTED),
     ("status", {"status": 404}, REJECTED),
@@ -64,7 +64,7 @@ async def test_a_stored_document_is_delivered(system: System) -> None:
 
 @pytest.mark.parametrize(("kind", "fields", "outcome"), ANSWERS, ids=NAMES)
 async def test_an_answer_has_its_outcome(
-    system: System, kind: str, fields: dict[str, Any], outcome: pb.Outcome
+    system: System, kind: str, fields: dict[str, Any], outcome: "pb.Outcome.ValueType"
 ) -> None:
     await system.fault(kind, **fields)
 
@@ -74,7 +74,9 @@ async def test_an_answer_has_its_outcome(
 
 
 @pytest.mark.parametrize(("kind", "fields", "outcome"), ANSWERS, ids=NAMES)
-async def test_one_delivery_is_one_post(system: System, kind: str, fields: dict[str, Any], outcome: pb.Outcome) -> None:
+async def test_one_delivery_is_one_post(
+    system: System, kind: str, fields: dict[str, Any], outcome: "pb.Outcome.ValueType"
+) -> None:
     del outcome
     await system.fault(kind, **fields)
 
@@ -85,7 +87,7 @@ async def test_one_delivery_is_one_post(system: System, kind: str, fields: dict[
 
 @pytest.mark.parametrize(("kind", "fields", "outcome"), ANSWERS, ids=NAMES)
 async def test_the_kept_answer_is_json_and_capped(
-    system: System, kind: str, fields: dict[str, Any], outcome: pb.Outcome
+    system: System, kind: str, fields: dict[str, Any], outcome: "pb.Outcome.ValueType"
 ) -> None:
     del outcome
     await system.fault(kind, **fields)
@@ -148,7 +150,9 @@ async def test_a_failed_tls_handshake_is_certainly_not_applied(system: System) -
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(429, THROTTLED), (503, UNAVAILABLE)])
-async def test_retry_after_in_seconds_is_passed_on(system: System, status: int, outcome: pb.Outcome) -> None:
+async def test_retry_after_in_seconds_is_passed_on(
+    system: System, status: int, outcome: "pb.Outcome.ValueType"
+) -> None:
     await system.fault("status", status=status, retry_after="20")
 
     response = await system.deliver()

@@ -109,7 +109,6 @@ async def test_another_partners_requests_are_not_listed(client: httpx.AsyncClien
         ("createdAfter=2024-01-15T10:30:00", "/createdAfter"),
         ("createdAfter=2024-01-15", "/createdAfter"),
         ("createdBefore=0000-01-01T00:00:00Z", "/createdBefore"),
-        ("createdBefore=0001-01-01T00:00:00%2B23:59", "/createdBefore"),
         ("createdBefore=1705314600", "/createdBefore"),
         ("limit=0", "/limit"),
         ("limit=251", "/limit"),
