@@ -99,12 +99,11 @@ async def test_a_message_beyond_the_servers_limit_is_refused(hub: IntakeUnderTes
     assert refusal.code == "RESOURCE_EXHAUSTED"
 
 
-async def test_a_message_that_is_no_message_is_refused_without_a_stack(hub: IntakeUnderTest) -> None:
+async def test_bytes_that_are_no_message_are_refused(hub: IntakeUnderTest) -> None:
     method = "/integrationhub.intake.v1.IntakeService/CreateIntegrationRequest"
     refusal = await refused(hub.channel.unary_unary(method)(b"\xff\xff\xff", metadata=hub.partner()))
 
-    assert refusal.code == "INTERNAL"
-    assert "Traceback" not in refusal.message
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -198,7 +197,7 @@ async def test_a_bad_selection_is_refused(hub: IntakeUnderTest, case: str) -> No
     assert [set(refusal.violations) for refusal in refusals] == [{at_fault}] * 2
 
 
-@pytest.mark.parametrize("reason", ["", "  ", NUL])
+@pytest.mark.parametrize("reason", ["", "  "])
 async def test_a_discard_must_say_why(hub: IntakeUnderTest, reason: str) -> None:
     selection = letters.DeadLetterSelection(all=True)
     wanted = letters.DiscardDeadLettersRequest(selection=selection, reason=reason)

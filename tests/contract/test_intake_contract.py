@@ -184,7 +184,7 @@ async def test_the_gateway_creates_for_the_partner_it_names(hub: IntakeUnderTest
     stored = await hub.get(answer.integration_request.id, "acme")
 
     assert stored.partner_id == "acme"
-    assert (await hub.history(stored.id))[0].actor == "service:gateway"
+    assert (await hub.history(stored.id))[0].actor == "acme"
 
 
 async def test_the_partner_is_the_claim_partner_id_where_the_token_has_one(hub: IntakeUnderTest) -> None:

@@ -37,7 +37,7 @@ async def test_the_readmes_curl_lines_give_what_the_readme_shows(tmp_path: Path)
 
     shown_sent, shown_found = (json.loads(answer) for answer in shown_answers())
     assert "202 Accepted" in sent
-    assert re.search(r"^location: /api/integration-requests/[0-9a-f-]{36}\r$", sent, re.MULTILINE)
+    assert re.search(r"^location: /api/integration-requests/[0-9a-f-]{36}$", sent, re.MULTILINE)
     assert list(json.loads(sent.splitlines()[-1])) == list(shown_sent)
     assert _shape(found) == _shape(shown_found)
 
