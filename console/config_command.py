@@ -27,9 +27,10 @@ def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     """Show the effective settings and targets, secrets masked."""
     from chassis.targets import load_targets
     from console.configuration import find_targets, read_settings, unknown_variables
+    from console.simulator_targets import targets_in_use
 
     settings = read_settings()
-    targets_file = find_targets(settings)
+    targets_file = targets_in_use(settings, find_targets(settings))
     targets = [describe_target(target) for target in load_targets(targets_file).by_name.values()]
     rows = describe_settings(settings, str(targets_file))
     if as_json:

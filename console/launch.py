@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,11 +68,10 @@ def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool) -> tuple
         children.insert(0, _valkey(settings))
     state_dir = settings.state_dir.absolute()
     plan = Plan(
-        children=tuple(children),
+        children=tuple(replace(child, hidden=quiet or child.hidden) for child in children),
         state_dir=str(state_dir),
         ready_line=f"ready http://{connectable(settings.gateway_address)}",
         summary=_summary(settings, simulator=simulator),
-        quiet=quiet,
         log_format=settings.log_format,
     )
     plan_file = state_dir / "plan.json"
@@ -117,6 +117,7 @@ def _valkey(settings: HubSettings) -> ChildPlan:
         command=prepare_valkey(settings.state_dir, settings.redis_port),
         probe=f"redis://127.0.0.1:{settings.redis_port}",
         grace_seconds=VALKEY_GRACE_SECONDS,
+        hidden=True,  # it says much and little that matters here
     )
 
 

@@ -23,7 +23,7 @@ CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_p
 
 
 class OperatorClient:
-    """A channel to one service of the hub; close it by leaving the `with`."""
+    """A channel to one service of the hub, the first of its addresses; close it by leaving the `with`."""
 
     def __init__(self, settings: HubSettings, service: str) -> None:
         self._service = service

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
@@ -128,7 +129,7 @@ class Output:
     """All lines of one supervisor and its children."""
 
     def __init__(
-        self, folder: Path, names: list[str], terminal: Sink, *, quiet: bool, readable: bool, colour: bool
+        self, folder: Path, names: list[str], terminal: Sink, *, hidden: Collection[str], readable: bool, colour: bool
     ) -> None:
         width = max(map(len, [OWN_NAME, *names]))
         self._prefixes = {OWN_NAME: f"{OWN_NAME:<{width}} | ".encode()}
@@ -138,19 +139,19 @@ class Output:
             )
         self._files = {name: LogFile(folder / f"{name}.log") for name in [OWN_NAME, *names]}
         self._terminal = terminal
-        self._quiet = quiet
+        self._hidden = hidden
         self._readable = readable
         self._colour = colour
 
     def relay(self, name: str, lines: bytes) -> None:
         """Pass on whole lines of a child."""
         self._files[name].write(lines)
-        if not self._quiet:
+        if name not in self._hidden:
             self._show(name, lines)
 
     def repeat(self, name: str, lines: bytes) -> None:
         """Show the last lines of a child that failed, where they were kept off the terminal."""
-        if self._quiet and lines:
+        if name in self._hidden and lines:
             self._show(name, lines)
 
     def say(self, text: str) -> None:

@@ -20,6 +20,8 @@ class ChildPlan:
     probe: str
     #: Seconds from SIGTERM to SIGKILL.
     grace_seconds: float
+    #: Keep its lines off the terminal; its log file has them.
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,6 @@ class Plan:
     ready_line: str
     #: What people read at that moment, on stderr.
     summary: str
-    #: Keep the children's lines off the terminal.
-    quiet: bool
     #: HUB_LOG_FORMAT: auto, json or console.
     log_format: str
 

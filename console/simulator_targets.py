@@ -22,21 +22,35 @@ def effective_targets(settings: HubSettings, found: Path) -> Path:
     Raises: ConfigurationError when the file is not usable.
     """
     load_targets(found)
-    address = connectable(settings.simulator_address)
-    if "targets" in settings.model_fields_set or address == DEFAULT_SIMULATOR:
+    if not _must_move(settings):
         return found
+    address = connectable(settings.simulator_address)
     document = tomllib.loads(found.read_text())
     moved = {name: _moved(table, address, found.parent) for name, table in document["targets"].items()}
-    copy = settings.state_dir.absolute() / "targets.toml"
+    copy = _copy_of(settings)
     tables = [f"[targets.{json.dumps(name)}]\n{_lines(table)}" for name, table in moved.items()]
     copy.write_text(f"# Made from {found} by `hub up`: HUB_SIMULATOR_ADDRESS is {address}.\n\n" + "\n".join(tables))
     return copy
+
+
+def targets_in_use(settings: HubSettings, found: Path) -> Path:
+    """Return what `effective_targets` returned to the last `hub up`, without writing anything."""
+    copy = _copy_of(settings)
+    return copy if _must_move(settings) and copy.exists() else found
 
 
 def wants_simulator(settings: HubSettings, targets: Targets) -> bool:
     """Whether any target is at the simulator's address."""
     address = connectable(settings.simulator_address)
     return any(urlsplit(target.base_url).netloc == address for target in targets.by_name.values())
+
+
+def _must_move(settings: HubSettings) -> bool:
+    return "targets" not in settings.model_fields_set and connectable(settings.simulator_address) != DEFAULT_SIMULATOR
+
+
+def _copy_of(settings: HubSettings) -> Path:
+    return settings.state_dir.absolute() / "targets.toml"
 
 
 def _moved(value: object, address: str, folder: Path) -> object:

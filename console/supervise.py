@@ -76,7 +76,7 @@ def _make_output(plan: Plan, terminal: Terminal) -> Output:
         plan.logs,
         [child.name for child in plan.children],
         terminal,
-        quiet=plan.quiet,
+        hidden={child.name for child in plan.children if child.hidden},
         readable=plan.log_format == "console" or (plan.log_format == "auto" and is_terminal),
         colour=is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
     )

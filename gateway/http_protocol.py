@@ -5,6 +5,7 @@ gateway.request_body.
 """
 
 import asyncio
+import re
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -28,6 +29,8 @@ MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
 
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
 
 class GatewayProtocol(HttpToolsProtocol):
     """One connection of a partner."""
@@ -49,6 +52,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._waits_since = self.loop.time()
         if self._in_head:
             self._head_bytes += len(data)
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_headers_too_large())
@@ -114,6 +118,17 @@ class GatewayProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         return STATUS_LINE[status] + lines + b"\r\n" + body
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename an Upgrade header, which a server may ignore (RFC 9110, 7.8).
+
+    Java's HttpClient offers h2c with every plain call, and httptools takes a call with such an offer to have no body.
+    """
+    if b"pgrade" not in data:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-offer:", head) + end + rest
 
 
 def _headers_too_large() -> HeadersTooLarge:

@@ -94,6 +94,8 @@ class Standing:
     in_doubt: bool = False
     timed_out: bool = False
     lease_token: int = 0
+    #: The token under which the last post was announced: an announcement whose answer was lost comes twice.
+    sent_token: int = 0
     leased_by: str | None = None
     sent_at: int | None = None
     due_at: int | None = None
@@ -216,6 +218,8 @@ def is_stale(standing: Standing, token: int, step: Step) -> bool:
 def apply_step(standing: Standing, step: Step, now: int) -> Standing:
     """What a report that is not stale makes of the request."""
     match step:
+        case Sending() if standing.sent_token == standing.lease_token:
+            return standing
         case Sending():
             return replace(
                 standing,
@@ -225,6 +229,7 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
                 timed_out=False,
                 lookups=0,
                 sent_at=now,
+                sent_token=standing.lease_token,
                 due_at=now + round((step.timeout_seconds + LEASE_MARGIN_SECONDS) * SECOND),
             )
         case Completed():
@@ -253,7 +258,7 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
             waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
             if not step.not_sent:
                 return waiting
-            return replace(waiting, attempts=max(0, standing.attempts - 1), in_doubt=False, sent_at=None)
+            return replace(waiting, attempts=max(0, standing.attempts - 1), in_doubt=False, sent_at=None, sent_token=0)
         case _:
             assert_never(step)
 

@@ -17,6 +17,7 @@ from chassis.clock import SECOND, to_timestamp
 from chassis.errors import HubError
 from chassis.rpc import RpcServer, Servicer, stages
 from chassis.rpc_client import RpcClient
+from chassis.streams import Streams
 from chassis.targets import Target
 from chassis.telemetry import Telemetry
 from chassis.testing import FakeClock, TestKeys, free_port
@@ -29,6 +30,7 @@ from integrationhub.intake.v1.intake_pb2 import IntegrationRequest
 from integrationhub.intake.v1.lifecycle_pb2 import Lease
 from orchestrator_service.capacity import TargetCapacity
 from orchestrator_service.clients import AdapterClient, IntakeClient
+from orchestrator_service.consumer import Consumer, TargetReader, WorkInHand
 from orchestrator_service.process import Processor
 from orchestrator_service.validation import PayloadSchema
 
@@ -290,11 +292,6 @@ class Surroundings:
         """The value of a metric."""
         return self.telemetry.registry.get_sample_value(name, labels) or 0.0
 
-    def client(self, address: str) -> RpcClient:
-        """A client with a service's token."""
-        token = ServiceToken(self.keys.signer, service="orchestrator", scopes=[LIFECYCLE])
-        return RpcClient(address, token, timeout_seconds=5)
-
 
 def capacity_for(one: Target) -> TargetCapacity:
     """The capacity of a worker that is alone."""
@@ -343,6 +340,38 @@ async def surroundings(folder: Path) -> AsyncIterator[Surroundings]:
             await component.start()
             stack.push_async_callback(component.stop)
         yield parts
+
+
+@asynccontextmanager
+async def consuming_from(
+    parts: Surroundings, redis_url: str, *targets: Target, grace_seconds: float = 5.0, **periods: float
+) -> AsyncIterator[Consumer]:
+    """Run a worker that reads the streams of some targets; by default of Erp alone."""
+    streams = Streams(redis_url, block_seconds=0.5)
+    in_hand = WorkInHand()
+    read = targets or (target(),)
+    processor = parts.processor(*read)
+    readers = [
+        TargetReader(
+            one,
+            capacity=capacity_for(one),
+            streams=streams,
+            intake=parts.intake_client,
+            adapter=parts.adapter_client,
+            processor=processor,
+            in_hand=in_hand,
+            telemetry=parts.telemetry,
+            **periods,
+        )
+        for one in read
+    ]
+    consumer = Consumer(readers, in_hand, grace_seconds=grace_seconds)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+        await streams.stop()
 
 
 def _server(

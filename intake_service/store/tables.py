@@ -27,6 +27,7 @@ integration_requests = sa.Table(
     sa.Column("in_doubt", sa.Boolean, nullable=False),
     sa.Column("timed_out", sa.Boolean, nullable=False),
     sa.Column("lease_token", sa.BigInteger, nullable=False),
+    sa.Column("sent_token", sa.BigInteger, nullable=False),
     sa.Column("leased_by", sa.String(128)),
     sa.Column("sent_at", sa.BigInteger),
     sa.Column("due_at", sa.BigInteger),

@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,22 @@ import redis.asyncio as redis
 from structlog.testing import capture_logs
 
 from chassis.errors import StorageUnavailable
-from chassis.streams import GROUP, Streams, work_stream
-from chassis.targets import Target
+from chassis.streams import GROUP, work_stream
 from chassis.testing import eventually
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
 from orchestrator_service.breaker import BreakerState
-from orchestrator_service.consumer import Consumer, TargetReader, WorkInHand
-from tests.orchestrator_fakes import WORKER, Gate, Surroundings, always, capacity_for, delivered, surroundings, target
+from orchestrator_service.consumer import Consumer
+from tests.orchestrator_fakes import (
+    WORKER,
+    Gate,
+    Surroundings,
+    always,
+    consuming_from,
+    delivered,
+    surroundings,
+    target,
+)
 from tests.servers import ValkeyServer
 
 ERP = work_stream("Erp")
@@ -53,36 +62,7 @@ Consuming = Callable[..., AbstractAsyncContextManager[Consumer]]
 @pytest.fixture
 def consuming(parts: Surroundings, valkey: ValkeyServer) -> Consuming:
     """A worker that reads the streams of some targets; by default of Erp alone."""
-
-    @asynccontextmanager
-    async def consuming(*targets: Target, grace_seconds: float = 5.0, **periods: float) -> AsyncIterator[Consumer]:
-        streams = Streams(valkey.url, block_seconds=0.5)
-        in_hand = WorkInHand()
-        read = targets or (target(),)
-        processor = parts.processor(*read)
-        readers = [
-            TargetReader(
-                one,
-                capacity=capacity_for(one),
-                streams=streams,
-                intake=parts.intake_client,
-                adapter=parts.adapter_client,
-                processor=processor,
-                in_hand=in_hand,
-                telemetry=parts.telemetry,
-                **periods,
-            )
-            for one in read
-        ]
-        consumer = Consumer(readers, in_hand, grace_seconds=grace_seconds)
-        await consumer.start()
-        try:
-            yield consumer
-        finally:
-            await consumer.stop()
-            await streams.stop()
-
-    return consuming
+    return partial(consuming_from, parts, valkey.url)
 
 
 async def ring(db: Any, request_id: str, name: str = "Erp") -> None:

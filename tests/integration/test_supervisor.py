@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,15 +71,14 @@ class Hub:
         probe = f"http://127.0.0.1:{free_port()}/"
         self._children.append(ChildPlan(name=name, command=command, probe=probe, grace_seconds=10))
 
-    def start(self, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    def start(self, *, hidden: bool = False) -> subprocess.Popen[bytes]:
         """Start the supervisor."""
         plan_file = self.state_dir / "plan.json"
         plan = Plan(
-            children=tuple(self._children),
+            children=tuple(replace(child, hidden=hidden) for child in self._children),
             state_dir=str(self.state_dir),
             ready_line="ready here",
             summary="  This is the summary.\n",
-            quiet=quiet,
             log_format="auto",
         )
         write_plan(plan, plan_file)
@@ -163,10 +163,10 @@ async def test_prints_one_ready_line_on_stdout_and_all_else_on_stderr(hub: Hub) 
     assert "This is the summary." in err
 
 
-async def test_keeps_the_childrens_lines_in_files_alone_when_it_is_to_be_quiet(hub: Hub) -> None:
+async def test_keeps_the_lines_of_hidden_children_in_their_files(hub: Hub) -> None:
     hub.add("alpha")
 
-    process = hub.start(quiet=True)
+    process = hub.start(hidden=True)
     await eventually(lambda: "ready" in hub.log("hub"))
     process.terminate()
     _, _, err = await finish(process)
@@ -280,10 +280,10 @@ async def test_gives_up_on_a_child_that_cannot_start_and_stops_the_others(hub: H
     assert hub.pids("stopped", "alpha") == hub.pids("started", "alpha")
 
 
-async def test_a_quiet_supervisor_shows_the_last_words_of_a_child_that_cannot_start(hub: Hub) -> None:
+async def test_shows_the_last_words_of_a_hidden_child_that_cannot_start(hub: Hub) -> None:
     hub.add("alpha", "broken")
 
-    _, _, err = await finish(hub.start(quiet=True))
+    _, _, err = await finish(hub.start(hidden=True))
 
     assert "alpha | no configuration" in err
 

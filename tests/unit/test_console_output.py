@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from console.output import MAX_LINE_BYTES, MAX_WAITING_BYTES, LineBuffer, LogFile, Output, Terminal, readable_line
+
+NAMES = ["gateway", "intake"]
 
 
 class Screen:
@@ -23,9 +25,9 @@ class Screen:
 
 @contextmanager
 def open_output(
-    folder: Path, screen: Screen, *, quiet: bool = False, readable: bool = False, colour: bool = False
+    folder: Path, screen: Screen, *, hidden: Collection[str] = (), readable: bool = False, colour: bool = False
 ) -> Iterator[Output]:
-    output = Output(folder, ["gateway", "intake"], screen, quiet=quiet, readable=readable, colour=colour)
+    output = Output(folder, NAMES, screen, hidden=hidden, readable=readable, colour=colour)
     yield output
     output.close()
 
@@ -55,7 +57,7 @@ def test_every_line_carries_the_name_of_its_child(tmp_path: Path) -> None:
 
 
 def test_files_hold_the_lines_as_they_came(tmp_path: Path) -> None:
-    with open_output(tmp_path, Screen(), quiet=True, readable=True, colour=True) as output:
+    with open_output(tmp_path, Screen(), hidden=NAMES, readable=True, colour=True) as output:
         output.relay("intake", b'{"message":"one"}\n')
         output.relay("gateway", b"two\n")
 
@@ -63,13 +65,22 @@ def test_files_hold_the_lines_as_they_came(tmp_path: Path) -> None:
     assert (tmp_path / "gateway.log").read_bytes() == b"two\n"
 
 
-def test_a_quiet_output_shows_only_what_the_supervisor_says(tmp_path: Path) -> None:
+def test_a_hidden_childs_lines_stay_off_the_terminal(tmp_path: Path) -> None:
     screen = Screen()
-    with open_output(tmp_path, screen, quiet=True) as output:
+    with open_output(tmp_path, screen, hidden=NAMES) as output:
         output.relay("intake", b"one\n")
         output.say("gateway ended with exit code 1")
 
     assert screen.text == b"hub     | gateway ended with exit code 1\n"
+
+
+def test_the_last_words_of_a_hidden_child_are_shown(tmp_path: Path) -> None:
+    screen = Screen()
+    with open_output(tmp_path, screen, hidden=["intake"]) as output:
+        output.repeat("intake", b"no database\n")
+        output.repeat("gateway", b"was shown before\n")
+
+    assert screen.text == b"intake  | no database\n"
 
 
 def test_colours_are_used_only_where_they_are_wanted(tmp_path: Path) -> None:

@@ -39,11 +39,9 @@ def test_says_how_a_process_ended(status: int, words: str) -> None:
 
 def test_a_plan_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     child = ChildPlan(
-        name="gateway", command=("python", "-m", "gateway"), probe="http://h:1/readyz", grace_seconds=25.5
+        name="gateway", command=("python", "-m", "gateway"), probe="http://h:1/readyz", grace_seconds=25.5, hidden=True
     )
-    plan = Plan(
-        children=(child, child), state_dir="/a b", ready_line="ready", summary="é\n", quiet=True, log_format="auto"
-    )
+    plan = Plan(children=(child, child), state_dir="/a b", ready_line="ready", summary="é\n", log_format="auto")
 
     write_plan(plan, tmp_path / "plan.json")
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -254,6 +255,24 @@ def test_discards_by_filter_with_a_reason(hub: HubProcess) -> None:
     assert (shown["state"], shown["settledReason"]) == ("discarded", "test")
 
 
+def test_asks_before_it_settles_anything_on_a_terminal(hub: HubProcess) -> None:
+    request_id = fail_one(hub)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "console", "dead-letters", "redrive", request_id]
+    try:
+        os.write(ours, b"n\n")
+        result = subprocess.run(
+            command, env=hub.environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "This will redrive 1 dead letter(s). Go on? [y/N]" in result.stderr
+    assert answer(hub, "dead-letters", "show", request_id, "--json")["state"] == "open"
+
+
 def test_an_unknown_dead_letter_is_exit_code_1(hub: HubProcess) -> None:
     unknown = "00000000-0000-7000-8000-000000000000"
 
@@ -268,4 +287,7 @@ def test_an_unknown_dead_letter_is_exit_code_1(hub: HubProcess) -> None:
 def test_config_shows_where_everything_is(hub: HubProcess) -> None:
     settings = answer(hub, "config", "--json")["settings"]
 
+    targets = answer(hub, "config", "--json")["targets"]
+
+    assert targets[0]["base_url"] == hub.simulator_url
     assert settings["HUB_GATEWAY_ADDRESS"] == {"value": hub.setting("gateway_address"), "default": False}

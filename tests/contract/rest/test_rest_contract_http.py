@@ -1,0 +1,456 @@
+"""The gateway on a real socket: limits, slow and broken clients, one connection after another, draining."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+import pytest
+
+from chassis.json_text import MAX_BYTES
+from chassis.testing import eventually, free_port
+from gateway.server import HttpServer
+from tests.fakes import GatewayUnderTest
+from tests.rest import PATH, SEED_BODY, create_body, post
+
+GOOD_HEAD = "Host: hub\r\nContent-Type: application/json\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One HTTP answer as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connection that says exactly what a test wants said."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes | str) -> Self:
+        self.writer.write(data.encode() if isinstance(data, str) else data)
+        return self
+
+    async def answer(self) -> Answer:
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)).decode("latin-1")
+        line, *fields = head.rstrip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", "0"))), 10)
+        return Answer(status=int(line.split()[1]), headers=headers, body=body)
+
+    async def is_closed(self) -> bool:
+        try:
+            return await asyncio.wait_for(self.reader.read(1), 10) == b""
+        except ConnectionResetError:
+            return True
+
+
+class Served:
+    """A gateway on a port."""
+
+    def __init__(self, hub: GatewayUnderTest, server: HttpServer, port: int) -> None:
+        self.hub = hub
+        self.server = server
+        self.port = port
+        self.token = f"Authorization: {hub.header()['Authorization']}\r\n"
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def connect(self) -> Connection:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        return Connection(reader, writer)
+
+    def create(self, body: bytes = SEED_BODY, head: str = "") -> bytes:
+        length = f"Content-Length: {len(body)}\r\n"
+        return f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{self.token}{head}{length}\r\n".encode() + body
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except ConnectionError:
+                continue
+        await self.server.stop()
+
+
+@asynccontextmanager
+async def serving(hub: GatewayUnderTest) -> AsyncIterator[Served]:
+    port = free_port()
+    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=5, announce_seconds=0)
+    await server.start()
+    served = Served(hub, server, port)
+    try:
+        yield served
+    finally:
+        await served.close()
+
+
+@pytest.fixture
+async def served(hub: GatewayUnderTest) -> AsyncIterator[Served]:
+    async with serving(hub) as running:
+        yield running
+
+
+def assert_problem(answer: Answer, status: int) -> None:
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert len(answer.headers["x-correlation-id"]) == 36
+    assert answer.headers["x-correlation-id"].encode() in answer.body
+
+
+async def test_a_connection_serves_one_call_after_another(served: Served) -> None:
+    connection = await served.connect()
+
+    first = await connection.send(served.create()).answer()
+    second = await connection.send(served.create()).answer()
+
+    assert (first.status, second.status) == (202, 409)
+    assert "connection" not in first.headers
+    assert "server" not in first.headers
+    assert "date" in first.headers
+
+
+async def test_pipelined_calls_are_answered_in_order(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(
+        served.create(create_body("A")) + served.create(create_body("B")) + b"GET /healthz HTTP/1.1\r\n\r\n"
+    )
+
+    answers = [await connection.answer() for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [202, 202, 200]
+    assert [b'"A"' in answers[0].body, b'"B"' in answers[1].body] == [True, True]
+
+
+async def test_http_1_0_is_served_and_closed(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send("GET /healthz HTTP/1.0\r\n\r\n").answer()
+
+    assert answer.status == 200
+    assert await connection.is_closed()
+
+
+async def test_a_client_that_waits_for_100_gets_it(served: Served) -> None:
+    connection = await served.connect()
+    head, _, body = served.create(head="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+
+    connection.send(head + b"\r\n\r\n")
+    assert await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    answer = await connection.send(body).answer()
+
+    assert answer.status == 202
+
+
+async def test_a_client_that_waits_for_100_is_refused_without_sending(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(
+        f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+    ).answer()
+
+    assert_problem(answer, 401)
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_small_unread_body_leaves_the_connection_usable(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Content-Length: 5\r\n\r\n12345")
+
+    refused = await connection.answer()
+    served_next = await connection.send("GET /healthz HTTP/1.1\r\n\r\n").answer()
+
+    assert (refused.status, served_next.status) == (401, 200)
+
+
+async def test_an_offer_to_upgrade_is_passed_over(served: Served) -> None:
+    # Java's HttpClient offers h2c with every call
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    connection = await served.connect()
+
+    first = await connection.send(served.create(create_body("A"), offer)).answer()
+    second = await connection.send(served.create(create_body("B"), offer.lower())).answer()
+
+    assert (first.status, second.status) == (202, 202)
+    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B"]
+
+
+async def test_a_declared_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(
+        f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Content-Length: {MAX_BYTES + 1}\r\n\r\n"
+    ).answer()
+
+    assert_problem(answer, 413)
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("size", [MAX_BYTES + 1, 4 * MAX_BYTES])
+async def test_a_client_that_sends_too_much_gets_to_read_why(served: Served, size: int) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as client:
+        answer = await post(client, served.hub, b"x" * size)
+
+    assert answer.status_code == 413
+
+
+async def test_a_chunked_body_is_taken(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\n")
+    for byte in SEED_BODY[:10]:
+        connection.send(f"1\r\n{chr(byte)}\r\n")
+    connection.send(f"{len(SEED_BODY) - 10:x}\r\n{SEED_BODY[10:].decode()}\r\n0\r\n\r\n")
+
+    assert (await connection.answer()).status == 202
+
+
+async def test_a_chunked_body_without_end_is_cut_off(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\n")
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for _ in range(MAX_BYTES // 65536 + 1):
+        connection.send(chunk)
+
+    answer = await connection.answer()
+
+    assert_problem(answer, 413)
+    assert served.hub.intake.batches == []
+
+    async def is_cut() -> bool:
+        try:
+            connection.send(chunk)
+            await connection.writer.drain()
+        except ConnectionError:
+            return True
+        return False
+
+    assert await eventually(is_cut)
+
+
+async def test_a_body_that_breaks_off_stores_nothing(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(served.create()[:-1])
+    await connection.writer.drain()
+    connection.writer.close()
+
+    gone = {"route": PATH, "status": "499"}
+    await eventually(lambda: served.hub.metric("http_request_duration_ms_count", **gone) == 1)
+    assert served.hub.intake.batches == []
+
+
+async def test_bytes_after_a_body_are_no_part_of_it(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(served.create() + b"more of it").answer()
+
+    assert answer.status == 202
+    assert len(served.hub.intake.stored) == 1
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"CONNECT hub:443 HTTP/1.1\r\n\r\n",
+        b"SUMMON /healthz HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nBad Header: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nContent-Length: 5x\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    ],
+    ids=repr,
+)
+async def test_what_is_not_http_is_refused_with_a_problem(served: Served, request_bytes: bytes) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(request_bytes).answer()
+
+    assert_problem(answer, 400)
+    assert answer.headers["connection"] == "close"
+    assert await connection.is_closed()
+
+
+async def test_a_broken_chunk_stores_nothing(served: Served) -> None:
+    connection = await served.connect()
+    connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+
+    assert_problem(await connection.answer(), 400)
+    assert served.hub.intake.batches == []
+
+
+async def test_rubbish_behind_a_call_does_not_take_its_answer(served: Served) -> None:
+    hold = asyncio.Event()
+    served.hub.intake.before_batch = hold.wait
+    connection = await served.connect()
+    connection.send(served.create() + b"\x00\x00rubbish\r\n\r\n")
+    await eventually(lambda: served.hub.intake.batches)
+
+    hold.set()
+
+    assert (await connection.answer()).status == 202
+    assert await connection.is_closed()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "X-Long: " + "x" * 65_536 + "\r\n",
+        "".join(f"X-{number}: 1\r\n" for number in range(10_000)),
+        "".join(f"X-{number}: {'x' * 1000}\r\n" for number in range(60)),
+        "X: y\r\n" * 101,
+    ],
+    ids=["a long one", "many", "much", "one too many"],
+)
+async def test_a_head_over_its_limits_is_refused(served: Served, head: str) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(f"GET /healthz HTTP/1.1\r\n{head}\r\n").answer()
+
+    assert_problem(answer, 431)
+    assert await connection.is_closed()
+
+
+async def test_a_head_without_end_is_refused(served: Served) -> None:
+    connection = await served.connect()
+    connection.send("GET /healthz HTTP/1.1\r\nX-Endless: ")
+
+    async def is_refused() -> bool:
+        connection.send("x" * 4096)
+        try:
+            await connection.writer.drain()
+            return bool(await asyncio.wait_for(connection.reader.read(12), 0.05))
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+    assert await eventually(is_refused)
+
+
+async def test_a_large_body_does_not_count_as_head(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(served.create(create_body("A", payload=f'{{"a":"{"x" * 500_000}"}}'))).answer()
+
+    assert answer.status == 202
+
+
+async def test_slow_clients_are_cut_off(hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.http_protocol.REQUEST_SECONDS", 0.2)
+    async with serving(hub) as served:
+        silent, slow_head, slow_body, answered = [await served.connect() for _ in range(4)]
+        slow_head.send("GET /healthz HTTP/1.1\r\nX: ")
+        slow_body.send(served.create()[:-1])
+        answered.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Content-Length: 5\r\n\r\n1")
+
+        assert await silent.is_closed()
+        assert_problem(await slow_head.answer(), 408)
+        assert_problem(await slow_body.answer(), 408)
+        assert (await answered.answer()).status == 401
+        assert await answered.is_closed()
+        assert hub.intake.batches == []
+
+
+async def test_an_idle_connection_is_kept(hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+    async with serving(hub) as served:
+        idle, silent = await served.connect(), await served.connect()
+        await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()
+
+        assert await silent.is_closed()  # so the sweep has come by
+        assert (await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status == 200
+
+
+async def test_many_idle_connections_hinder_nobody(served: Served) -> None:
+    for _ in range(300):
+        await served.connect()
+    connection = await served.connect()
+
+    assert (await connection.send(served.create()).answer()).status == 202
+
+
+async def test_stopping_answers_what_is_in_flight_and_takes_nothing_new(served: Served) -> None:
+    hold = asyncio.Event()
+    served.hub.intake.before_batch = hold.wait
+    idle, busy = await served.connect(), await served.connect()
+    await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()
+    busy.send(served.create())
+    await eventually(lambda: served.hub.intake.batches)
+
+    stopping = asyncio.create_task(served.server.stop())
+
+    assert await idle.is_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await served.connect()
+    hold.set()
+    answer = await busy.answer()
+    assert answer.status == 202
+    assert await busy.is_closed()
+    await stopping
+    assert served.hub.readiness.draining
+
+
+async def test_stopping_is_announced_before_the_door_is_closed(hub: GatewayUnderTest) -> None:
+    port = free_port()
+    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=5, announce_seconds=0.5)
+    await server.start()
+
+    stopping = asyncio.create_task(server.stop())
+    await eventually(lambda: hub.readiness.draining)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        probe, answer = await client.get("/readyz"), await post(client, hub)
+
+    assert (probe.status_code, answer.status_code, answer.headers["Connection"]) == (503, 202, "close")
+    await stopping
+
+
+async def test_stopping_gives_up_on_a_hanging_call_after_the_grace(hub: GatewayUnderTest) -> None:
+    hold = asyncio.Event()
+    hub.intake.before_batch = hold.wait
+    port = free_port()
+    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=1, announce_seconds=0)
+    await server.start()
+    served = Served(hub, server, port)
+    connection = (await served.connect()).send(served.create())
+    await eventually(lambda: hub.intake.batches)
+
+    await asyncio.wait_for(server.stop(), 5)
+
+    hold.set()
+    await served.close()
+    assert await connection.is_closed()
+
+
+async def test_stop_may_be_called_twice_and_before_start(hub: GatewayUnderTest) -> None:
+    server = HttpServer(hub.app, f"127.0.0.1:{free_port()}", hub.readiness, grace_seconds=1, announce_seconds=0)
+
+    await server.stop()
+    await server.start()
+    await server.stop()
+    await server.stop()
+
+
+async def test_a_taken_port_is_named(hub: GatewayUnderTest) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = HttpServer(hub.app, address, hub.readiness, grace_seconds=1)
+
+        with pytest.raises(OSError, match=f"The port of {address} is taken"):
+            await server.start()
