@@ -15,7 +15,10 @@ SHORTEST_SECRET = 6
 
 _NAME = r"authori[sz]ation|token|passw(?:or)?d|senha|secret|api[_-]?key|private[_-]?key|credential|cookie"
 #: One of these stands in every text that the patterns below could match, or in which an escape may hide a name.
-_PIECES = tuple("\\u author token passw senha secret api private credential cookie bearer basic".split())
+_PIECES = (
+    *("\\u", "author", "token", "passw", "senha", "secret"),
+    *("api", "private", "credential", "cookie", "bearer", "basic"),
+)
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 # Both run over answers of any content: no repetition in them can be entered at every character.
 _SCHEME_VALUE = re.compile(r"\b(bearer|basic)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE)

@@ -19,12 +19,15 @@ from adapter_service.mapping import (
     to_lookup_response,
     to_target,
 )
-from adapter_service.outcome import Rejected
+from adapter_service.outcome import Rejected, Unknown
 from adapter_service.registry import ExternalSystem
 from chassis.errors import HubError, TargetNotFound
+from chassis.logs import get_logger
 from chassis.telemetry import Telemetry
 from integrationhub.adapter.v1 import adapter_pb2 as pb
 from integrationhub.adapter.v1 import adapter_pb2_grpc
+
+log = get_logger()
 
 
 class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
@@ -47,12 +50,11 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
 
         Posts in flight are cut when the caller goes away: nobody would hear what came of them.
         """
+        del context
         check_batch(request)
         self._batch_items.observe(len(request.deliveries))
         finished: asyncio.Queue[pb.DeliverBatchResult] = asyncio.Queue()
         tasks = [asyncio.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
-        # The generator itself is closed only when it is collected; that may be late.
-        context.add_done_callback(lambda _: _cancel(tasks))
         try:
             waiting = len(tasks)
             while waiting:
@@ -62,7 +64,8 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
                 waiting -= len(results)
                 yield pb.DeliverBatchResponse(results=results)
         finally:
-            _cancel(tasks)
+            for task in tasks:
+                task.cancel()
 
     async def Lookup(self, request: pb.LookupRequest, context: Any) -> pb.LookupResponse:
         """Ask a system for one request. Raises: InvalidRequest; TargetNotFound."""
@@ -86,6 +89,9 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
             response = await self._deliver(request)
         except HubError as error:  # of this item alone; nothing was sent
             response = to_deliver_response(Rejected(code=error.reason, detail=error.message), 0.0)
+        except Exception:  # the outermost frame of a task: an item without an answer would hold the batch for ever
+            log.exception("Delivery failed", request_id=request.integration_request_id)
+            response = to_deliver_response(Unknown(detail="the adapter failed; the log says why"), 0.0)
         finished.put_nowait(
             pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response)
         )
@@ -95,8 +101,3 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         if system is None:
             raise TargetNotFound(target)
         return system
-
-
-def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any, Self
 
 import redis.asyncio as redis
 
@@ -18,10 +19,10 @@ class Completions:
         self.ended_at: dict[str, float] = {}
         self.failed = 0
 
-    async def __aenter__(self) -> "Completions":
+    async def __aenter__(self) -> Self:
         """Start watching from now on."""
         newest = await self._redis.xrevrange(EVENTS, count=1)
-        self._last = newest[0][0] if newest else "0"
+        self._last = str(newest[0][0]) if newest else "0"
         self._task = asyncio.create_task(self._watch())
         return self
 
@@ -35,13 +36,13 @@ class Completions:
     async def all_of(self, ids: set[str], *, seconds: float) -> set[str]:
         """Wait until all of `ids` have ended, at most that long; gives those that have not."""
         deadline = time.monotonic() + seconds
-        while (missing := ids - self.ended_at.keys()) and time.monotonic() < deadline:
+        while (missing := ids - self.ended_at.keys()) and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.02)
         return missing
 
     async def _watch(self) -> None:
         while True:
-            reply = await self._redis.xread({EVENTS: self._last}, count=2000, block=1000)
+            reply: Any = await self._redis.xread({EVENTS: self._last}, count=2000, block=1000)
             now = time.time()
             for entry_id, fields in reply.get(EVENTS, []) if reply else []:
                 self._last = entry_id

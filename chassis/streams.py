@@ -187,6 +187,7 @@ def _client(url: str, timeout_seconds: float) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
+        encoding_errors="replace",  # one entry that is not UTF-8 must not make its stream unreadable
         legacy_responses=False,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,

@@ -42,9 +42,20 @@ def _become(command: list[str], supervisor_pid: int) -> NoReturn:
 
 
 def _watch(command: list[str]) -> NoReturn:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # what came before there was a process to hand it to
+
+    def hand_on(number: int, _: object) -> None:
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: process.send_signal(received))
+        signal.signal(number, hand_on)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    for came in early:
+        process.send_signal(came)
 
     def kill_when_the_pipe_closes() -> None:
         while os.read(0, 1):

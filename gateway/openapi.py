@@ -19,7 +19,7 @@ from gateway.bodies import (
 )
 from gateway.list_query import DEFAULT_LIMIT, MAX_LIMIT
 from gateway.mapping import STATUS_NAMES
-from gateway.openapi_examples import ACCEPTED, COMPLETED, CREATE, DUPLICATE
+from gateway.openapi_examples import ACCEPTED, COMPLETED, CREATE, DUPLICATE, HISTORY
 from gateway.problems import COLLECTION, MEDIA_TYPE, Problem
 
 Spec = dict[str, Any]
@@ -183,7 +183,9 @@ _OPERATIONS: dict[str, Spec] = {
         "summary": "List your requests, newest first",
         "description": "Pages by cursor. Parameters narrow the list together; an unknown one is refused.",
         "parameters": [*_FILTERS, _CORRELATION, _TRACEPARENT],
-        "answers": {200: _json("One page", ListBody, {"items": [COMPLETED], "nextCursor": None})},
+        "answers": {
+            200: _json("One page", ListBody, {"items": [COMPLETED], "nextCursor": "djE6MTcwNTMxNDYwMDAwMDAwMA"})
+        },
         "errors": (400, *_READ),
     },
     f"GET {COLLECTION}/{{id}}": {
@@ -209,7 +211,7 @@ _OPERATIONS: dict[str, Spec] = {
         "summary": "Read everything that happened to a request",
         "description": "Every transition, attempt and lookup, in order.",
         "parameters": [_PATH_ID, _CORRELATION, _TRACEPARENT],
-        "answers": {200: _json("The story", HistoryBody)},
+        "answers": {200: _json("The story", HistoryBody, HISTORY)},
         "errors": (400, 404, *_READ),
     },
     "GET /healthz": _probe("healthz", "The process is alive"),

@@ -29,6 +29,22 @@ COMPLETED = {
     "externalResponse": {"protheusOrderId": "PRO-XYZ-789"},
     "attempts": 1,
 }
+HISTORY = {
+    "items": [
+        {"kind": "transition", "at": "2024-01-15T10:30:00.000Z", "toStatus": "Received", "actor": "acme"},
+        {
+            "kind": "attempt",
+            "at": "2024-01-15T10:30:15.000Z",
+            "fromStatus": "WaitingExternal",
+            "toStatus": "WaitingExternal",
+            "attempt": 1,
+            "outcome": "DELIVERED",
+            "durationMs": 431.2,
+            "response": {"protheusOrderId": "PRO-XYZ-789"},
+            "actor": "worker-1",
+        },
+    ]
+}
 DUPLICATE = {
     "type": "urn:integration-hub:problem:duplicate-external-id",
     "title": "External id is in use",

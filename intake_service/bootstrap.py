@@ -1,5 +1,6 @@
 """Builds the intake service; the only file of it that knows every concrete class."""
 
+from chassis.clock import Clock
 from chassis.database import Database, Store
 from chassis.rpc import RpcServer, Servicer, stages
 from chassis.service import Service
@@ -27,15 +28,15 @@ def prepare(hub: HubSettings) -> None:
     migrate(hub.effective_database_url)
 
 
-async def build(hub: HubSettings) -> Service:
-    """Build everything; nothing runs yet."""
+async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
+    """Build everything; nothing runs yet. What is due is decided by `clock`, the database's own when there is none."""
     settings = load_settings(hub)
     telemetry = Telemetry("intake")
     tracing = Tracing.from_environment("intake")
     batch_items = telemetry.histogram("batch_items")
     aftermath: list[Aftermath] = []
     store = Store(
-        Database(hub.effective_database_url),
+        Database(hub.effective_database_url, clock=clock),
         on_batch=batch_items.labels(batch="commit").observe,
         on_commit=lambda results: aftermath[0].committed(results),  # noqa: PLW0108 - it is built later
     )

@@ -48,8 +48,8 @@ from integrationhub.intake.v1.lifecycle_pb2 import (
 MAX_ITEMS = 1000
 #: Half of what a server takes in one message.
 MAX_BYTES = 8 * 1024 * 1024
-#: Two batches of reports in flight keep intake's group commit fed while an answer travels.
-REPORT_BATCHES = 2
+#: Two keep intake's group commit fed while an answer travels.
+BATCHES_IN_FLIGHT = 2
 #: Below the period of the beat, so that a lost one is repeated in time.
 HEARTBEAT_TIMEOUT_SECONDS = 4.0
 REACHABLE_SECONDS = 1.0
@@ -74,14 +74,18 @@ class IntakeClient:
         self.worker_id = worker_id
         sizes = telemetry.histogram("batch_items")
         self._claims: Batcher[Sequence[str], list[ClaimResult]] = Batcher(
-            self._flush_claims, max_weight=MAX_ITEMS, weight=len, on_batch=sizes.labels(batch="claim").observe
+            self._flush_claims,
+            max_weight=MAX_ITEMS,
+            weight=len,
+            concurrency=BATCHES_IN_FLIGHT,
+            on_batch=sizes.labels(batch="claim").observe,
         )
         self._reports: Batcher[Report, ReportStatus.ValueType] = Batcher(
             self._flush_reports,
             max_items=MAX_ITEMS,
             max_weight=MAX_BYTES,
             weight=Report.ByteSize,
-            concurrency=REPORT_BATCHES,
+            concurrency=BATCHES_IN_FLIGHT,
             on_batch=sizes.labels(batch="report").observe,
         )
 

@@ -30,6 +30,7 @@ SWEEP_SECONDS = 5.0
 RECLAIM_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
+CANCEL_AGAIN_SECONDS = 0.05
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -98,11 +99,12 @@ class TargetReader:
     async def stop(self) -> None:
         """Stop reading, after the claims in flight. What was read and not claimed stays pending for the others."""
         self._is_stopping = True
-        if self._task is None:
-            return
-        if not self._is_taking:
-            self._task.cancel()
-        await asyncio.wait([self._task])
+        while self._task is not None and not self._task.done():
+            # more than once: before Python 3.12 the wait_for in redis-py swallows a cancellation that meets its
+            # result (python/cpython#86296)
+            if not self._is_taking:
+                self._task.cancel()
+            await asyncio.wait([self._task], timeout=CANCEL_AGAIN_SECONDS)
 
     async def leave(self) -> None:
         """Take this worker's name off the stream's group, unless entries are pending under it."""

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -236,7 +237,7 @@ class Processor:
             return
         status = await self._tell(mapping.decision_report(work.lease, conclusion.decision, conclusion.call))
         if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED:
-            _say(work, conclusion.decision)
+            _say(work.target.name, conclusion.decision, conclusion.call)
 
     async def _tell(self, report: Report) -> ReportStatus.ValueType:
         """Report until intake has answered: an outcome is never dropped while this worker lives."""
@@ -251,13 +252,15 @@ class Processor:
             pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
 
-def _say(work: Work, decision: Decision) -> None:
-    system = work.target.name
+def _say(system: str, decision: Decision, call: CallRecord | None) -> None:
+    """Log the decision; the texts of the seed's events are the seed's."""
     match decision:
         case Completed():
             log.info("Integration completed successfully", system=system)
-        case Retry():
+        case Retry() if call is not None and call.outcome in (Outcome.UNAVAILABLE, Outcome.THROTTLED):
             log.warning("External system unavailable, will retry", system=system, delay_seconds=decision.delay_seconds)
+        case Retry():
+            log.warning("Request will be posted again", system=system, delay_seconds=decision.delay_seconds)
         case InDoubt():
             log.warning("Outcome not known, will be looked up", system=system, delay_seconds=decision.delay_seconds)
         case Release():
@@ -268,3 +271,5 @@ def _say(work: Work, decision: Decision) -> None:
             pass  # said with its fields where it was found
         case Failed():
             log.error("Integration failed", system=system, reason=decision.reason)
+        case _:
+            assert_never(decision)

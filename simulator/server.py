@@ -9,7 +9,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -71,8 +71,8 @@ class SimulatorServer(uvicorn.Server):
             connection.transport.abort()
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal ends the process.
+def run(settings: Settings, prepare: Callable[[Targets], None] | None = None) -> None:
+    """Serve until a signal ends the process; `prepare` sees the targets before anybody can call.
 
     Raises:
         OSError: the address cannot be listened on, or the state file not opened.
@@ -81,7 +81,10 @@ def run(settings: Settings) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     journal = None if settings.state is None else Journal(settings.state)
-    simulator = Simulator(Targets(journal, Tokens(settings.token)))
+    targets = Targets(journal, Tokens(settings.token))
+    if prepare is not None:
+        prepare(targets)
+    simulator = Simulator(targets)
     config = uvicorn.Config(
         simulator,
         loop="uvloop",

@@ -35,8 +35,9 @@ ISSUER = AUDIENCE = "integration-hub"
 class FakeIntake:
     """Keeps requests in a dict and answers as intake does."""
 
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
+    def __init__(self) -> None:
+        # 2024-01-15T10:30:00Z: the seed's
+        self.clock = FakeClock(1_705_314_600 * SECOND)
         self.stored: dict[str, pb.IntegrationRequest] = {}
         self.history: dict[str, list[pb.HistoryEntry]] = {}
         self.batches: list[pb.BatchCreateIntegrationRequestsRequest] = []
@@ -175,10 +176,11 @@ async def running_gateway(
     """A gateway in front of a running fake intake."""
     keys = TestKeys(folder)
     verifier = TokenVerifier(JwksSource(str(keys.jwks)), issuer=ISSUER, audience=AUDIENCE)
-    # 2024-01-15T10:30:00Z: the seed's
-    intake = FakeIntake(FakeClock(1_705_314_600 * SECOND))
+    intake = FakeIntake()
     address = f"127.0.0.1:{free_port()}"
-    servicer = Servicer(name=INTAKE_SERVICE, implementation=_Servicer(intake), add=add_IntakeServiceServicer_to_server)
+    servicer = Servicer(
+        name=INTAKE_SERVICE, implementation=IntakeServicer(intake), add=add_IntakeServiceServicer_to_server
+    )
     intake_server = RpcServer(address, [servicer], stages(Telemetry("intake"), verifier), grace_seconds=0.1)
     await intake_server.start()
     token = ServiceToken(keys.signer, service="gateway", scopes=service_scopes)
@@ -203,7 +205,7 @@ async def running_gateway(
         await intake_server.stop()
 
 
-class _Servicer:
+class IntakeServicer:
     """What the generated code adds: the fake's calls, and nothing for the rest of the service."""
 
     def __init__(self, intake: FakeIntake) -> None:

@@ -344,10 +344,15 @@ async def surroundings(folder: Path) -> AsyncIterator[Surroundings]:
 
 @asynccontextmanager
 async def consuming_from(
-    parts: Surroundings, redis_url: str, *targets: Target, grace_seconds: float = 5.0, **periods: float
+    parts: Surroundings,
+    redis_url: str,
+    *targets: Target,
+    grace_seconds: float = 5.0,
+    block_seconds: float = 0.5,
+    **periods: float,
 ) -> AsyncIterator[Consumer]:
     """Run a worker that reads the streams of some targets; by default of Erp alone."""
-    streams = Streams(redis_url, block_seconds=0.5)
+    streams = Streams(redis_url, block_seconds=block_seconds)
     in_hand = WorkInHand()
     read = targets or (target(),)
     processor = parts.processor(*read)

@@ -31,6 +31,7 @@ from adapter_service.outcome import (
     Unknown,
 )
 from chassis.errors import ConfigurationError
+from chassis.http_client import NoAnswer, NotSent
 from chassis.targets import Target
 
 Options = TypeVar("Options", bound=msgspec.Struct)
@@ -118,7 +119,10 @@ async def settle_conflict(
     Where it honours the key and holds nothing, the first post may be running still
     (draft-ietf-httpapi-idempotency-key-header).
     """
-    found = await adapter.lookup(delivery, deadline) if adapter.supports_lookup else None
+    try:
+        found = await adapter.lookup(delivery, deadline) if adapter.supports_lookup else None
+    except (NotSent, NoAnswer) as error:  # of the lookup: the earlier post may have been applied all the same
+        found = NotKnown(detail=error.detail)
     if isinstance(found, Found):
         return Delivered(response_json=found.response_json)
     if idempotent or isinstance(found, NotKnown):

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from chassis.database import ManyRows
 from intake_service import events
 from intake_service.events import Event
 from intake_service.ids import new_id
@@ -17,20 +18,20 @@ from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
 from intake_service.store.tables import dead_letters, history, outbox
 from intake_service.store.tables import integration_requests as t
 
-_UPDATE = (
+_UPDATE = ManyRows(
     sa.update(t)
     .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
     .values(
         {
             **{name: sa.bindparam(f"b_{name}") for name in STANDING_COLUMNS},
             "updated_at": sa.bindparam("b_updated_at"),
-            "version": t.c.version + 1,
+            "version": t.c.version + sa.literal_column("1"),
         }
     )
 )
-_INSERT_HISTORY = sa.insert(history)
-_INSERT_OUTBOX = sa.insert(outbox)
-_INSERT_DEAD_LETTER = sa.insert(dead_letters)
+INSERT_HISTORY = ManyRows(sa.insert(history))
+_INSERT_OUTBOX = ManyRows(sa.insert(outbox))
+_INSERT_DEAD_LETTER = ManyRows(sa.insert(dead_letters))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,24 +66,24 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change]) -> li
     """Write changes; gives the events that their outbox rows hold. Raises: LostRace."""
     if not changes:
         return []
-    updated = connection.execute(_UPDATE, [_update_row(change, now) for change in changes]).rowcount
+    updated = _UPDATE.execute(connection, [_update_row(change, now) for change in changes])
     if updated != len(changes):
         raise LostRace(f"{updated} of {len(changes)} rows were as expected")
     entries = [entry for change in changes for entry in _history_of(change, now)]
     published = [event for change in changes for event in _events_of(change, now)]
     buried = [_dead_letter_row(change, now) for change in changes if change.dead_letter]
     if entries:
-        connection.execute(_INSERT_HISTORY, entries)
+        INSERT_HISTORY.execute(connection, entries)
     add_to_outbox(connection, published)
     if buried:
-        connection.execute(_INSERT_DEAD_LETTER, buried)
+        _INSERT_DEAD_LETTER.execute(connection, buried)
     return published
 
 
 def add_to_outbox(connection: sa.Connection, published: Sequence[Event]) -> None:
     """Write events beside the change that they tell of."""
     if published:
-        connection.execute(_INSERT_OUTBOX, [outbox_row(event) for event in published])
+        _INSERT_OUTBOX.execute(connection, [outbox_row(event) for event in published])
 
 
 def outbox_row(event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
+from chassis.database import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import expire, next_ring
 from intake_service.store.changes import Change, record
@@ -14,10 +15,10 @@ from intake_service.store.tables import integration_requests as t
 
 BATCH = 500
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
-_PUSH = (
+_PUSH = ManyRows(
     sa.update(t)
     .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
-    .values(due_at=sa.bindparam("b_due_at"), rings=t.c.rings + 1)
+    .values(due_at=sa.bindparam("b_due_at"), rings=t.c.rings + sa.literal_column("1"))
 )
 
 
@@ -103,4 +104,4 @@ def _push(connection: sa.Connection, now: int, waiting: Sequence[StoredRequest])
         }
         for request in waiting
     ]
-    connection.execute(_PUSH, rows)
+    _PUSH.execute(connection, rows)

@@ -40,7 +40,7 @@ def get_request(request_id: str, partner_id: str) -> Callable[[sa.Connection], S
     """A query for one request of a partner, with its payload."""
 
     def query(connection: sa.Connection) -> StoredRequest | None:
-        row = connection.execute(_GET, {"b_id": request_id, "b_partner_id": partner_id}).mappings().one_or_none()
+        row = connection.execute(_GET, {"b_id": request_id, "b_partner_id": partner_id}).one_or_none()
         return to_stored(row) if row is not None else None
 
     return query
@@ -58,7 +58,7 @@ def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callabl
     if after is not None:
         conditions.append(sa.tuple_(t.c.created_at, t.c.id) < sa.tuple_(after.created_at, after.id))
     statement = WITHOUT_PAYLOAD.where(*conditions).order_by(t.c.created_at.desc(), t.c.id.desc()).limit(limit)
-    return lambda connection: [to_stored(row) for row in connection.execute(statement).mappings()]
+    return lambda connection: [to_stored(row) for row in connection.execute(statement)]
 
 
 def list_history(request_id: str, partner_id: str | None) -> Callable[[sa.Connection], list[sa.Row[Any]] | None]:

@@ -7,22 +7,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from chassis.database import ManyRows
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
 from intake_service import events
 from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
-from intake_service.store.changes import Change, add_to_outbox, history_row, record
+from intake_service.store.changes import INSERT_HISTORY, Change, add_to_outbox, history_row, record
 from intake_service.store.rows import STANDING_COLUMNS, StoredRequest, in_ids, lock_requests
-from intake_service.store.tables import history
 from intake_service.store.tables import integration_requests as t
 
 _INSERTS = {
-    dialect.__name__.rpartition(".")[2]: dialect.insert(t).on_conflict_do_nothing(
-        index_elements=["partner_id", "external_id"]
+    dialect.__name__.rpartition(".")[2]: ManyRows(
+        dialect.insert(t).on_conflict_do_nothing(index_elements=["partner_id", "external_id"])
     )
     for dialect in (sqlite, postgresql)
 }
-_INSERT_HISTORY = sa.insert(history)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +56,15 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
     stored = {item.id: _stored(item, now) for item in items}
     ordered = sorted(items, key=lambda item: (item.partner_id, item.external_id))
     insert = _INSERTS[connection.dialect.name]
-    inserted = connection.execute(insert, [_row(stored[item.id], item.payload_json) for item in ordered]).rowcount
+    inserted = insert.execute(connection, [_row(stored[item.id], item.payload_json) for item in ordered])
     refused: dict[str, HubError] = {}
     if inserted != len(items):
         refused = _duplicates(connection, items)
     accepted = [item for item in items if item.id not in refused]
     announced = {item.id: events.created(stored[item.id].about, now) for item in accepted}
     if accepted:
-        connection.execute(
-            _INSERT_HISTORY,
+        INSERT_HISTORY.execute(
+            connection,
             [history_row(item.id, now, "transition", None, Status.RECEIVED, actor=item.actor) for item in accepted],
         )
         add_to_outbox(connection, list(announced.values()))

@@ -1,6 +1,6 @@
 """Rows as the pure code sees them: reading a request for a change, and selecting rows by a list of ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -55,20 +55,43 @@ class StoredRequest:
 
 
 _CORE = tuple(t.c[name] for name in (*_IDENTITY_COLUMNS, "updated_at", *STANDING_COLUMNS))
+_AFTER_STATUS = STANDING_COLUMNS[1:]
+_STATUS_END = len(_CORE) - len(_AFTER_STATUS)
+_PAYLOAD = len(_CORE)
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
 WITH_PAYLOAD = sa.select(*_CORE, t.c.payload_json)
 
 
-def to_stored(values: Mapping[Any, Any]) -> StoredRequest:
-    """Build the object of a row selected by WITHOUT_PAYLOAD or WITH_PAYLOAD."""
-    standing = {name: values[name] for name in STANDING_COLUMNS}
-    standing["status"] = Status(standing["status"])
+def to_stored(row: Sequence[Any]) -> StoredRequest:
+    """Build the object of a row selected by WITHOUT_PAYLOAD or WITH_PAYLOAD; by position, since it is done so often."""
+    (
+        request_id,
+        partner_id,
+        external_id,
+        source_system,
+        target_system,
+        correlation_id,
+        traceparent,
+        created_at,
+        version,
+        updated_at,
+        status,
+    ) = row[:_STATUS_END]
+    flow = dict(zip(_AFTER_STATUS, row[_STATUS_END:], strict=False))
     return StoredRequest(
-        **{name: values[name] for name in _IDENTITY_COLUMNS},
-        updated_at=values["updated_at"],
-        standing=Standing(**standing),
-        payload_json=values.get("payload_json", ""),
+        id=request_id,
+        partner_id=partner_id,
+        external_id=external_id,
+        source_system=source_system,
+        target_system=target_system,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+        created_at=created_at,
+        updated_at=updated_at,
+        version=version,
+        standing=Standing(status=Status(status), **flow),
+        payload_json=row[_PAYLOAD] if len(row) > _PAYLOAD else "",
     )
 
 
@@ -92,4 +115,4 @@ def lock_requests(
     if connection.dialect.name != "sqlite":
         # ordered, so that two transactions cannot lock the same rows in opposite order
         statement = statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
-    return {row["id"]: to_stored(row) for row in connection.execute(statement).mappings()}
+    return {row[0]: to_stored(row) for row in connection.execute(statement)}

@@ -268,7 +268,7 @@ def test_asks_before_it_settles_anything_on_a_terminal(hub: HubProcess) -> None:
         os.close(ours)
         os.close(theirs)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout.strip()) == (1, "")
     assert "This will redrive 1 dead letter(s). Go on? [y/N]" in result.stderr
     assert answer(hub, "dead-letters", "show", request_id, "--json")["state"] == "open"
 

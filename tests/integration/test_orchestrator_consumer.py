@@ -199,9 +199,9 @@ async def test_valkey_may_go_and_come_back(
         await eventually(lambda: parts.intake.requests[request_id].is_terminal)
 
 
-@pytest.mark.parametrize("fields", [{"id": "not-a-uuid"}, {"id": ""}, {"other": "field"}])
+@pytest.mark.parametrize("fields", [{"id": "not-a-uuid"}, {"id": ""}, {"other": "field"}, {b"id": b"\xff\xfe"}])
 async def test_junk_is_acknowledged_and_counted(
-    parts: Surroundings, db: Any, consuming: Consuming, fields: dict[str, str]
+    parts: Surroundings, db: Any, consuming: Consuming, fields: dict[Any, Any]
 ) -> None:
     request_id = parts.intake.add()
     async with consuming():

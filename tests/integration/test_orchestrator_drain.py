@@ -130,6 +130,18 @@ async def test_stopping_twice_or_before_the_start_is_harmless(parts: Surrounding
         await consumer.stop()
 
 
+@pytest.mark.parametrize("moment", range(12))
+async def test_it_stops_at_once_at_any_moment(parts: Surroundings, db: Any, valkey: ValkeyServer, moment: int) -> None:
+    # the first moments fall into connecting and the first commands, where a cancellation may be swallowed
+    async with consuming_from(parts, valkey.url, block_seconds=5.0) as consumer:
+        await db.ping()
+        await asyncio.sleep(moment * 0.002)
+        started = time.monotonic()
+        await consumer.stop()
+
+    assert time.monotonic() - started < 2
+
+
 async def test_a_beat_deals_the_shares(parts: Surroundings) -> None:
     capacities = [TargetCapacity(target("A", concurrency=5)), TargetCapacity(target("B", concurrency=1))]
     parts.intake.live_workers, parts.intake.worker_index = 2, 1

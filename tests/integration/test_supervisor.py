@@ -122,6 +122,9 @@ class Hub:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        for _, _, pid in self.diary():
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

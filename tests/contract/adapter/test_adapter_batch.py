@@ -110,3 +110,23 @@ async def test_posts_in_flight_are_cut_when_the_caller_goes_away(system: System)
         return (await system.deliver()).outcome == pb.OUTCOME_DELIVERED
 
     await eventually(has_room)
+
+
+async def test_posts_are_cut_even_while_nobody_reads_the_answers(system: System) -> None:
+    await system.fault("hang", external_order_id="O-0")
+    await system.fault("status", status=400, times=None, body={"message": "x" * 60_000})
+    call = stream(await system.started(), batch(system, 200))
+
+    async def has_posted_all() -> bool:
+        return len(await system.posts()) == 200
+
+    await eventually(has_posted_all)
+    await system.settings(concurrency=1)
+    await system.simulator.clear_faults(system.place)
+
+    call.cancel()
+
+    async def has_room() -> bool:
+        return (await system.deliver()).outcome == pb.OUTCOME_DELIVERED
+
+    await eventually(has_room)

