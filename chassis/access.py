@@ -1,8 +1,8 @@
 """Who may do what: the one table of scopes per RPC and per REST route. What is not in it is refused."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from chassis.errors import InvalidRequest, PermissionDenied, Violation
+from chassis.errors import InvalidRequest, PermissionDenied, SystemNotAllowed, Violation
 
 REQUESTS_WRITE = "requests:write"
 REQUESTS_READ = "requests:read"
@@ -58,6 +58,27 @@ ROUTE_SCOPES: dict[str, frozenset[str] | None] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartnerLimits:
+    """What a partner's token narrows: the claims `sources`, `targets` (lists of names) and `rate_per_minute`."""
+
+    #: None = every one.
+    sources: frozenset[str] | None = None
+    targets: frozenset[str] | None = None
+    #: Creates per minute; None = the hub's default, 0 = no limit.
+    rate_per_minute: int | None = None
+
+    def check_systems(self, source_system: str, target_system: str) -> None:
+        """Raises: SystemNotAllowed when the token is not for this source or this target."""
+        if self.sources is not None and source_system not in self.sources:
+            raise SystemNotAllowed("The token is not for this sourceSystem; ask for one that names it.")
+        if self.targets is not None and target_system not in self.targets:
+            raise SystemNotAllowed("The token is not for this targetSystem; ask for one that names it.")
+
+
+NO_LIMITS = PartnerLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who calls, as its verified token says."""
 
@@ -66,9 +87,7 @@ class Caller:
     scopes: frozenset[str]
     #: Seconds since 1970 at which the token ends.
     expires_at: float
-    #: Creates per minute by the token's claim `rate_per_minute`; None = the hub's default.
-    rate_per_minute: int | None = None
-    claims: dict[str, object] = field(default_factory=dict)
+    limits: PartnerLimits = NO_LIMITS
 
     def require(self, scopes: frozenset[str]) -> None:
         """Raises: PermissionDenied when the token has none of `scopes`."""

@@ -79,6 +79,13 @@ class Batcher(Generic[Item, Result]):
             task.add_done_callback(self._running.discard)
 
     async def _run(self) -> None:
+        try:
+            await self._flush_all()
+        finally:
+            # here, for the callback runs a turn of the loop later: whom this task has just answered may submit before
+            self._running.discard(asyncio.current_task())
+
+    async def _flush_all(self) -> None:
         while self._waiting:
             batch = [(item, future) for item, future in self._take() if not future.cancelled()]
             if not batch:

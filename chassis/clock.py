@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -44,7 +45,12 @@ def from_timestamp(timestamp: Timestamp) -> Micros:
 def to_rfc3339(at: Micros) -> str:
     """Write an instant as RFC 3339 UTC with Z and milliseconds, the form of the seed's events."""
     whole, micros = divmod(at, SECOND)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{micros // 1000:03d}Z"
+    return f"{_second_text(whole)}.{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second_text(whole: int) -> str:
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def from_rfc3339(text: str) -> Micros:

@@ -6,6 +6,7 @@ HubError
 │   └── PayloadTooLarge         INVALID_ARGUMENT
 ├── Unauthenticated             UNAUTHENTICATED
 ├── PermissionDenied            PERMISSION_DENIED
+│   └── SystemNotAllowed        PERMISSION_DENIED
 ├── NotFound                    NOT_FOUND             + ResourceInfo
 │   ├── IntegrationRequestNotFound · DeadLetterNotFound · TargetNotFound
 ├── DuplicateExternalId         ALREADY_EXISTS        + ResourceInfo
@@ -86,6 +87,12 @@ class PermissionDenied(HubError):
 
     reason = "PERMISSION_DENIED"
     code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class SystemNotAllowed(PermissionDenied):
+    """The partner's token is for other sources or targets."""
+
+    reason = "SYSTEM_NOT_ALLOWED"
 
 
 class NotFound(HubError):

@@ -19,7 +19,9 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.enable_retries", 0),  # a repetition is the caller's decision, never the channel's
+    # Without a retry policy the channel repeats only what the server's application has certainly not seen, as a
+    # draining server's refused streams (gRFC A6, transparent retries); every other repetition is the caller's.
+    ("grpc.enable_retries", 1),
 ]
 
 

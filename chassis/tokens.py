@@ -1,6 +1,7 @@
 """JWTs: verifying callers' (RFC 8725) and making the hub's own short-lived service tokens."""
 
 import asyncio
+import hashlib
 import json
 import secrets
 import time
@@ -13,19 +14,33 @@ from typing import Protocol
 import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, RSAKey
 
-from chassis.access import MAX_NAME, Caller, is_name
+from chassis.access import MAX_NAME, Caller, PartnerLimits, is_name
 from chassis.errors import ConfigurationError, Unauthenticated
 from chassis.json_text import check_json
+from chassis.logs import get_logger
+
+log = get_logger()
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "Ed25519", "EdDSA"]
 LEEWAY_SECONDS = 30
-#: Of a key set and of a verified token; one after the other, a revoked key lives for a minute at most.
-CACHE_SECONDS = 30
+#: Of a key set and of a verified token; one after the other, a revoked key lives for less than a minute.
+CACHE_SECONDS = 25
 CACHE_SIZE = 10_000
 MAX_TOKEN_BYTES = 8192
+#: A token that is good for longer was made by mistake: nobody could take it back in time.
+MAX_LIFETIME_SECONDS = 366 * 86400
+#: RFC 8725, 3.11: a JWT that is meant for something else (a logout token, a DPoP proof) is no access token.
+TYPES = ("jwt", "at+jwt", "application/at+jwt")
+#: Between two readings of the key set, however many tokens name keys that are not in it.
 REFRESH_SECONDS = 15
+#: How long one call waits for a key source that dawdles before it uses the keys there are.
+PATIENCE_SECONDS = 1.0
+FETCH_SECONDS = 5.0
+MAX_KEY_SET_BYTES = 256 * 1024
+MIN_RSA_BITS = 2048
+MAX_RATE = 1_000_000
 SERVICE_TOKEN_SECONDS = 300
 
 
@@ -47,21 +62,27 @@ class JwksSource:
         self._now = now
         self._keys: KeySet | None = None
         self._read_at = 0.0
+        self._reading: asyncio.Task[None] | None = None
+        self._client: httpx.AsyncClient | None = None
 
     async def keys(self, *, refresh: bool) -> KeySet:
-        """The current key set. Raises: ConfigurationError when it could never be read."""
+        """The current key set; one reading at a time serves every caller.
+
+        Raises: ConfigurationError when it could never be read.
+        """
         age = self._now() - self._read_at
-        limit = REFRESH_SECONDS if refresh else CACHE_SECONDS
-        if self._keys is None or age >= limit:
-            self._read_at = self._now()
-            try:
-                self._keys = KeySet.import_key_set(json.loads(await self._read()))
-            except (OSError, ValueError, TypeError, LookupError, httpx.HTTPError, JoseError) as error:
-                if self._keys is None:
-                    raise ConfigurationError(
-                        f"The key set {self._location} cannot be read; `hub keys` makes one, "
-                        "or set HUB_JWT_JWKS to your issuer's"
-                    ) from error
+        if self._keys is None or age >= (REFRESH_SECONDS if refresh else CACHE_SECONDS):
+            if self._reading is None or self._reading.done():
+                self._read_at = self._now()
+                self._reading = asyncio.create_task(self._read(), name="key-set")
+            await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS if self._keys else None)
+        elif refresh and self._reading is not None:
+            await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS)
+        if self._keys is None:
+            raise ConfigurationError(
+                f"The key set {self._location} cannot be read; `hub keys` makes one, "
+                "or set HUB_JWT_JWKS to your issuer's"
+            )
         return self._keys
 
     async def start(self) -> None:
@@ -69,25 +90,68 @@ class JwksSource:
         await self.keys(refresh=False)
 
     async def stop(self) -> None:
-        """Do nothing: nothing is kept open."""
+        """Close the connection to the key source."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
 
-    async def _read(self) -> str | bytes:
+    async def _read(self) -> None:
+        try:
+            self._keys = read_key_set(await self._fetch())
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            log.warning("Key set cannot be read", location=self._location, reason=type(error).__name__)
+
+    async def _fetch(self) -> bytes:
         if not self._location.startswith("https://"):
-            return await asyncio.to_thread(Path(self._location).read_text)
-        async with httpx.AsyncClient(timeout=5, follow_redirects=False) as client:
-            response = await client.get(self._location)
-            return response.raise_for_status().content
+            return await asyncio.to_thread(Path(self._location).read_bytes)
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+        content = bytearray()
+        async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", self._location) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_KEY_SET_BYTES:
+                    raise ValueError("the key set is too long")
+        return bytes(content)
+
+
+def read_key_set(text: bytes) -> KeySet:
+    """Read a JWKS; keys of other kinds or uses are left out (RFC 7517, 5), as are those too short to trust.
+
+    Raises: ValueError when it is no key set.
+    """
+    try:
+        document = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if entries is None or not isinstance(entries, list):
+        raise ValueError("there is no list of keys")
+    return KeySet([key for entry in entries if (key := _read_key(entry)) is not None])
+
+
+def _read_key(entry: object) -> Key | None:
+    if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use", "sig") != "sig":
+        return None
+    try:
+        key = JWKRegistry.import_key(entry)
+        if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+            return None
+    except (JoseError, ValueError, TypeError, LookupError):
+        return None
+    return key
 
 
 class TokenVerifier:
-    """Turns a token into its Caller; verified tokens are remembered for up to 30 s."""
+    """Turns a token into its Caller; verified tokens are remembered for up to CACHE_SECONDS."""
 
     def __init__(self, source: KeySource, *, issuer: str, audience: str, now: Callable[[], float] = time.time) -> None:
         self._source = source
         self._issuer = issuer
         self._audience = audience
         self._now = now
-        self._verified: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
 
     async def verify_header(self, header: str | None) -> Caller:
         """Verify the value of an Authorization header or metadata entry.
@@ -98,27 +162,31 @@ class TokenVerifier:
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("Send a token: Authorization: Bearer <JWT>.")
         token = token.strip()
-        cached = self._verified.get(token)
+        if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
+            raise Unauthenticated("The token is not a signed JWT; ask for a new one.")
+        digest = hashlib.sha256(token.encode()).digest()  # what is remembered holds no token
+        cached = self._verified.get(digest)
         if cached is not None and cached[0] > self._now():
             return cached[1]
         caller = await self._verify(token)
-        self._verified[token] = (min(caller.expires_at, self._now() + CACHE_SECONDS), caller)
+        self._verified[digest] = (min(caller.expires_at, self._now() + CACHE_SECONDS), caller)
         while len(self._verified) > CACHE_SIZE:
             self._verified.popitem(last=False)
         return caller
 
     async def _verify(self, token: str) -> Caller:
-        if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
-            raise Unauthenticated("The token is not a signed JWT; ask for a new one.")
         for refresh in (False, True):
             keys = await self._source.keys(refresh=refresh)
             try:
                 decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
-                check_json(urlsafe_b64decode(token.split(".")[1] + "=="))  # a claim twice, NaN: which would count?
+                for part in token.split(".")[:2]:
+                    check_json(urlsafe_b64decode(part + "=="))  # a claim twice, NaN: which would count?
             except (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
                 if refresh:
                     raise Unauthenticated("The token's signature is not valid here; ask for a new one.") from error
                 continue
+            if str(decoded.header.get("typ", "JWT")).lower() not in TYPES:
+                raise Unauthenticated("The token is not an access token; ask for one.")
             return self._caller(decoded.claims)
         raise AssertionError("unreachable")
 
@@ -127,6 +195,8 @@ class TokenVerifier:
         expires_at, not_before, issued_at = claims.get("exp"), claims.get("nbf", 0), claims.get("iat", 0)
         if not _is_number(expires_at) or expires_at + LEEWAY_SECONDS <= now:  # type: ignore[operator]  # checked
             raise Unauthenticated("The token has expired; ask for a new one.")
+        if expires_at > now + MAX_LIFETIME_SECONDS:  # type: ignore[operator]  # checked
+            raise Unauthenticated("The token is valid for more than a year; ask for a shorter one.")
         if not _is_number(not_before) or not_before - LEEWAY_SECONDS > now:  # type: ignore[operator]  # checked
             raise Unauthenticated("The token is not valid yet; check the clocks.")
         if not _is_number(issued_at) or issued_at - LEEWAY_SECONDS > now:  # type: ignore[operator]  # checked
@@ -142,14 +212,12 @@ class TokenVerifier:
             raise Unauthenticated("The token names no subject; ask for one with `sub`.")
         if not is_name(subject) or not is_name(partner_id):
             raise Unauthenticated(f"`sub` and `partner_id` must be 1 to {MAX_NAME} printable characters.")
-        rate = claims.get("rate_per_minute")
         return Caller(
             subject=subject,
             partner_id=partner_id,
             scopes=_scopes(claims),
             expires_at=float(expires_at) + LEEWAY_SECONDS,  # type: ignore[arg-type]  # checked above
-            rate_per_minute=rate if isinstance(rate, int) and not isinstance(rate, bool) and rate >= 0 else None,
-            claims=claims,
+            limits=_limits(claims),
         )
 
 
@@ -229,6 +297,23 @@ def _scopes(claims: dict[str, object]) -> frozenset[str]:
     scope = claims.get("scope", claims.get("scopes", ""))
     words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
     return frozenset(word for word in words if isinstance(word, str))
+
+
+def _limits(claims: dict[str, object]) -> PartnerLimits:
+    """Raises: Unauthenticated for a limit that cannot be one: what is meant to limit must not open."""
+    rate = claims.get("rate_per_minute")
+    if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or not 0 <= rate <= MAX_RATE):
+        raise Unauthenticated(f"`rate_per_minute` must be a whole number from 0 to {MAX_RATE}.")
+    return PartnerLimits(sources=_names(claims, "sources"), targets=_names(claims, "targets"), rate_per_minute=rate)
+
+
+def _names(claims: dict[str, object], claim: str) -> frozenset[str] | None:
+    names = claims.get(claim)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Unauthenticated(f"`{claim}` must be a list of names.")
+    return frozenset(names)
 
 
 def _is_number(value: object) -> bool:

@@ -30,7 +30,7 @@ def token(
     scope: Annotated[
         list[str] | None, typer.Option(help="What it allows; several may be given. [default: write and read requests]")
     ] = None,
-    seconds: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 3600,
+    seconds: Annotated[int, typer.Option(min=1, max=366 * 86400, help="How long it is valid.")] = 3600,
     claim: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="One more claim.")] = None,
 ) -> None:
     """Print a token, signed with the key in the state folder."""

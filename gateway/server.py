@@ -83,6 +83,7 @@ class HttpServer:
         if self._running is None:
             return
         (server, listener, ticks), self._running = self._running, None
+        self._readiness.draining = True
         await asyncio.sleep(self._announce_seconds)
         server.should_exit = True
         await ticks

@@ -14,6 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from chassis.access import ACT_FOR_PARTNER, REQUESTS_READ, REQUESTS_WRITE
 from chassis.clock import SECOND, to_timestamp
+from chassis.correlation import correlation_id_var
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, InvalidRequest, Violation
 from chassis.rpc import RpcServer, Servicer, caller_var, stages
 from chassis.rpc_client import RpcClient
@@ -41,6 +42,7 @@ class FakeIntake:
         self.stored: dict[str, pb.IntegrationRequest] = {}
         self.history: dict[str, list[pb.HistoryEntry]] = {}
         self.batches: list[pb.BatchCreateIntegrationRequestsRequest] = []
+        self.correlation_ids_of_batches: list[str] = []
         #: Runs before each batch is looked at; a test lets it wait or raise.
         self.before_batch: Callable[[], Any] | None = None
         #: Raised for each item instead of storing it.
@@ -51,6 +53,7 @@ class FakeIntake:
         self, request: pb.BatchCreateIntegrationRequestsRequest, _: Any
     ) -> pb.BatchCreateIntegrationRequestsResponse:
         self.batches.append(request)
+        self.correlation_ids_of_batches.append(correlation_id_var.get())
         if self.before_batch is not None:
             await self.before_batch()
         return pb.BatchCreateIntegrationRequestsResponse(results=[self._create(item) for item in request.requests])

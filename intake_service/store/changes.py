@@ -18,6 +18,7 @@ from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
 from intake_service.store.tables import dead_letters, history, outbox
 from intake_service.store.tables import integration_requests as t
 
+_BOUND = tuple(f"b_{name}" for name in STANDING_COLUMNS)
 _UPDATE = ManyRows(
     sa.update(t)
     .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
@@ -133,7 +134,7 @@ def history_row(
 
 def _update_row(change: Change, now: int) -> dict[str, Any]:
     after = change.after
-    row: dict[str, Any] = {f"b_{name}": getattr(after, name) for name in STANDING_COLUMNS}
+    row: dict[str, Any] = dict(zip(_BOUND, after, strict=True))
     row["b_status"] = after.status.value
     row["b_updated_at"] = now
     row["b_id"] = change.request.id

@@ -1,7 +1,7 @@
 """What is due: the rows that the scheduler must look at, because nothing else has moved them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -76,7 +76,7 @@ def _may_expire(request: StoredRequest, now: int) -> bool:
 
 def _lose(request: StoredRequest, now: int) -> Change:
     standing = request.standing
-    after = replace(standing, leased_by=None, due_at=next_ring(0, now, standing.expires_at), next_attempt_at=None)
+    after = standing._replace(leased_by=None, due_at=next_ring(0, now, standing.expires_at), next_attempt_at=None)
     detail = "The worker that holds it lives but has not reported in time; what it did is not known."
     return Change(request=request, after=after, actor=standing.leased_by or "", outcome="lease_lost", detail=detail)
 

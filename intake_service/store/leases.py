@@ -1,7 +1,7 @@
 """Writes of the orchestrator: claims, reports and heartbeats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -206,7 +206,7 @@ def give_up_worker(connection: sa.Connection, now: int, worker_id: str) -> None:
     changes = [
         Change(
             request=request,
-            after=replace(request.standing, leased_by=None, due_at=now),
+            after=request.standing._replace(leased_by=None, due_at=now),
             actor=worker_id,
             outcome="lease_lost",
             detail="The worker that held it is gone; what it had not reported is not known.",

@@ -13,7 +13,7 @@ from intake_service import events
 from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
 from intake_service.store.changes import INSERT_HISTORY, Change, add_to_outbox, history_row, record
-from intake_service.store.rows import STANDING_COLUMNS, StoredRequest, in_ids, lock_requests
+from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import integration_requests as t
 
 _INSERTS = {
@@ -140,7 +140,7 @@ def _stored(item: NewRequest, now: int) -> StoredRequest:
 
 
 def _row(request: StoredRequest, payload_json: str) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(request.standing, name) for name in STANDING_COLUMNS}
+    row: dict[str, Any] = request.standing._asdict()
     return row | {
         "status": request.standing.status.value,
         "id": request.id,

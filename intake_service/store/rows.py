@@ -1,7 +1,7 @@
 """Rows as the pure code sees them: reading a request for a change, and selecting rows by a list of ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from intake_service.events import About
 from intake_service.integration_request import Standing, Status
 from intake_service.store.tables import integration_requests as t
 
-STANDING_COLUMNS = tuple(field.name for field in fields(Standing))
+STANDING_COLUMNS = Standing._fields
 _IDENTITY_COLUMNS = (
     "id",
     "partner_id",
@@ -55,8 +55,7 @@ class StoredRequest:
 
 
 _CORE = tuple(t.c[name] for name in (*_IDENTITY_COLUMNS, "updated_at", *STANDING_COLUMNS))
-_AFTER_STATUS = STANDING_COLUMNS[1:]
-_STATUS_END = len(_CORE) - len(_AFTER_STATUS)
+_STATUS_END = len(_CORE) - len(STANDING_COLUMNS) + 1
 _PAYLOAD = len(_CORE)
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
@@ -78,7 +77,6 @@ def to_stored(row: Sequence[Any]) -> StoredRequest:
         updated_at,
         status,
     ) = row[:_STATUS_END]
-    flow = dict(zip(_AFTER_STATUS, row[_STATUS_END:], strict=False))
     return StoredRequest(
         id=request_id,
         partner_id=partner_id,
@@ -90,7 +88,7 @@ def to_stored(row: Sequence[Any]) -> StoredRequest:
         created_at=created_at,
         updated_at=updated_at,
         version=version,
-        standing=Standing(status=Status(status), **flow),
+        standing=Standing(Status(status), *row[_STATUS_END:_PAYLOAD]),
         payload_json=row[_PAYLOAD] if len(row) > _PAYLOAD else "",
     )
 

@@ -80,7 +80,7 @@ async def test_a_token_is_for_its_partner_with_its_scopes_and_claims() -> None:
     caller = await verifier.verify_header(f"Bearer {result.stdout.strip()}")
 
     assert (caller.subject, sorted(caller.scopes)) == ("acme", ["operations", "requests:read"])
-    assert caller.rate_per_minute == 60
+    assert caller.limits.rate_per_minute == 60
 
 
 async def test_a_token_lets_a_partner_write_and_read_unless_told_otherwise() -> None:

@@ -73,6 +73,27 @@ async def test_an_item_of_a_batch_keeps_its_own_partner_and_correlation_id(
     assert [stored[f"E-{number}"].partner_id for number in range(50)] == [f"partner-{n % 3}" for n in range(50)]
 
 
+async def test_a_batch_is_nobodys_call(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
+    await post(client, hub)
+
+    assert CORRELATION_ID not in hub.intake.correlation_ids_of_batches
+
+
+async def test_two_batches_are_in_flight_and_the_rest_gathers(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
+    hold = asyncio.Event()
+    hub.intake.before_batch = hold.wait
+    creating = []
+    for number in range(20):
+        creating.append(asyncio.create_task(post(client, hub, create_body(f"E-{number}"))))
+        await eventually(lambda sent=min(number + 1, 2): len(hub.intake.batches) >= sent)
+    await client.get(PATH, headers=hub.header())  # its answer comes after whatever else was sent
+
+    assert [len(batch.requests) for batch in hub.intake.batches] == [1, 1]
+    hold.set()
+    await asyncio.gather(*creating)
+    assert [len(batch.requests) for batch in hub.intake.batches] == [1, 1, 18]
+
+
 async def test_a_bad_item_of_a_batch_harms_no_other(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
     targets = ["SAP", "Oracle"] * 20
 
@@ -211,6 +232,7 @@ async def test_too_much_waiting_is_refused_at_once(client: httpx.AsyncClient, hu
     assert 1 <= statuses.count(503) <= 5
     assert statuses.count(202) == count - statuses.count(503)
     assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
+    assert (await post(client, hub, create_body("LATER", payload=payload))).status_code == 202
 
 
 async def test_a_read_is_repeated_once_when_its_connection_broke(
