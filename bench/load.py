@@ -8,7 +8,7 @@ from itertools import count
 import aiohttp
 
 ORDER = (
-    '{{"externalId":"{key}","sourceSystem":"SAP","targetSystem":"TotvsProtheus",'
+    '{{"externalId":"{key}","sourceSystem":"SAP","targetSystem":"{target}",'
     '"payload":{{"orderId":"ORD-2024-001","customer":"Empresa ABC","amount":15000.00}}}}'
 )
 
@@ -21,15 +21,20 @@ class Sent:
     accepted_at: dict[str, float] = field(default_factory=dict)
     accept_seconds: list[float] = field(default_factory=list)
     refused: dict[int, int] = field(default_factory=dict)
+    #: Refusals that did not say when to come back.
+    without_retry_after: int = 0
 
 
 class Partners:
     """Many partners behind one connection pool."""
 
-    def __init__(self, base_url: str, token: str, *, prefix: str, connections: int = 64) -> None:
+    def __init__(
+        self, base_url: str, token: str, *, prefix: str, target: str = "TotvsProtheus", connections: int = 64
+    ) -> None:
         self._url = f"{base_url}/api/integration-requests"
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._connections = connections
+        self._target = target
         self._keys = (f"{prefix}-{number}" for number in count())
 
     async def send_steadily(self, *, per_second: float, seconds: float) -> Sent:
@@ -59,13 +64,14 @@ class Partners:
 
     async def _send(self, session: aiohttp.ClientSession, sent: Sent) -> None:
         started = time.perf_counter()
-        async with session.post(self._url, data=ORDER.format(key=next(self._keys))) as answer:
+        async with session.post(self._url, data=ORDER.format(key=next(self._keys), target=self._target)) as answer:
             body = await answer.json(content_type=None)
             if answer.status == 202:
                 sent.accepted_at[body["id"]] = time.time()
                 sent.accept_seconds.append(time.perf_counter() - started)
             else:
                 sent.refused[answer.status] = sent.refused.get(answer.status, 0) + 1
+                sent.without_retry_after += "Retry-After" not in answer.headers
 
     def _session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=self._connections)

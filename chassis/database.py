@@ -6,6 +6,7 @@ SQLite: one writer thread, WAL, synchronous=FULL. PostgreSQL: a few.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
@@ -147,7 +148,8 @@ class Database:
 class Store:
     """The asynchronous face of a database: group-committed writes and pooled reads; a component.
 
-    `on_commit` is given the results of every transaction, on the event loop, even when nobody waits for them any more.
+    `on_commit` is given the results of every transaction and the Unix time, in nanoseconds, at which it was begun: on
+    the event loop, even when nobody waits for them any more.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class Store:
         database: Database,
         *,
         on_batch: Callable[[int], None] | None = None,
-        on_commit: Callable[[Sequence[Any]], None] | None = None,
+        on_commit: Callable[[Sequence[Any], int], None] | None = None,
     ) -> None:
         self.database = database
         self._on_commit = on_commit
@@ -197,9 +199,10 @@ class Store:
 
     async def _flush(self, batch: Sequence[tuple[Operation, Any]]) -> Sequence[Any]:
         loop = asyncio.get_running_loop()
+        begun_ns = time.time_ns()
         results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
         if self._on_commit is not None:
-            self._on_commit(results)  # here, not in the caller: what follows a commit must not depend on who waits
+            self._on_commit(results, begun_ns)  # here, not in the caller: what follows a commit must not depend on who waits
         return results
 
 

@@ -28,7 +28,7 @@ from chassis.correlation import (
 from chassis.errors import HubError, InternalError, InvalidRequest, PermissionDenied
 from chassis.logs import bound, get_logger
 from chassis.status import to_status
-from chassis.telemetry import Telemetry
+from chassis.telemetry import UNMATCHED, Telemetry
 from chassis.tokens import TokenVerifier
 
 log = get_logger()
@@ -111,6 +111,9 @@ async def _errors(call: RpcCall) -> AsyncIterator[None]:
 def _authentication(verifier: TokenVerifier) -> Stage:
     @asynccontextmanager
     async def stage(call: RpcCall) -> AsyncIterator[None]:
+        if call.method == UNMATCHED:  # nothing to protect; whoever asks is told UNIMPLEMENTED, as gRPC has it
+            yield
+            return
         caller = await verifier.verify_header(call.metadata.get("authorization"))
         scopes = RPC_SCOPES.get(call.method)
         if scopes is None:
@@ -131,7 +134,9 @@ class _Stages(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(PUBLIC_RPC_PREFIXES):
+        if handler is None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(_refuse_unknown, bytes, UNMATCHED, {}))
+        if method.startswith(PUBLIC_RPC_PREFIXES):
             return handler
         metadata = {
             key: value if isinstance(value, str) else ""
@@ -167,6 +172,10 @@ class _Stages(grpc.aio.ServerInterceptor):
     async def _enter(self, stack: AsyncExitStack, call: RpcCall) -> None:
         for stage in self._stages:
             await stack.enter_async_context(stage(call))
+
+
+async def _refuse_unknown(_: bytes, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 def _read(read: Callable[[bytes], Any], message: bytes) -> Any:

@@ -1,137 +1,29 @@
-"""Every metric of the product in one table, and the small object that a process records them with.
+"""The small object that a process records its metrics with, and the server that shows them.
 
-Names are exact, as the seed has them; labels come from configuration or from the code, never from a partner.
-Spans live in chassis.tracing, logs in chassis.logs.
+Which metrics there are is chassis.metrics; spans live in chassis.tracing, logs in chassis.logs.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
+from chassis.metrics import METRICS, Metric
 from chassis.settings import split_address
 
-#: Milliseconds; floats, and with the seed's limits 10, 50, 100, 2000 and 3000 among them.
-BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 3000.0, 10000.0, 60000.0)
-BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1000.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One row of the table: which service exports what, under which labels."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    services: tuple[str, ...]
-    text: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = BUCKETS_MS
-
-
-EVERY_RPC_SERVICE = ("intake", "orchestrator", "adapter")
-
-METRICS = (
-    Metric(
-        name="integration_requests_received_total",
-        kind="counter",
-        services=("intake",),
-        text="Requests accepted (seed, step 1)",
-    ),
-    Metric(
-        name="integration_requests_persist_duration_ms",
-        kind="histogram",
-        services=("intake",),
-        text="From arrival at intake to the durable commit (seed, step 2)",
-    ),
-    Metric(
-        name="events_published_total",
-        kind="counter",
-        services=("intake",),
-        labels=("type",),
-        text="Events added to the event stream (seed, step 3)",
-    ),
-    Metric(
-        name="worker_active_tasks",
-        kind="gauge",
-        services=("orchestrator",),
-        text="Requests being processed now (seed, step 4)",
-    ),
-    Metric(
-        name="integration_validation_failures_total",
-        kind="counter",
-        services=("orchestrator",),
-        labels=("field",),
-        text="Payloads refused, by the schema's field (seed, step 6)",
-    ),
-    Metric(
-        name="external_system_call_duration_ms",
-        kind="histogram",
-        services=("adapter",),
-        labels=("system",),
-        text="Calls to an external system (seed, step 8)",
-    ),
-    Metric(
-        name="integration_requests_completed_total",
-        kind="counter",
-        services=("intake",),
-        text="Requests that ended Completed (seed, step 9)",
-    ),
-    Metric(
-        name="integration_requests_failed_total",
-        kind="counter",
-        services=("intake",),
-        labels=("reason",),
-        text="Requests that ended Failed (seed, 3.1)",
-    ),
-    Metric(
-        name="outbox_lag_seconds",
-        kind="gauge",
-        services=("intake",),
-        text="Age of the oldest event that is not published",
-    ),
-    Metric(
-        name="due_rings_total",
-        kind="counter",
-        services=("intake",),
-        labels=("target",),
-        text="Times the scheduler rang the bell for a due request",
-    ),
-    Metric(
-        name="orphan_event_total",
-        kind="counter",
-        services=("orchestrator",),
-        text="Stream entries that name no request, or are no entries of ours",
-    ),
-    Metric(
-        name="batch_items",
-        kind="histogram",
-        services=("gateway", *EVERY_RPC_SERVICE),
-        labels=("batch",),
-        buckets=BUCKETS_ITEMS,
-        text="Sizes of natural batches",
-    ),
-    Metric(
-        name="rpc_duration_ms",
-        kind="histogram",
-        services=EVERY_RPC_SERVICE,
-        labels=("method", "code"),
-        text="Calls served, by method and gRPC code",
-    ),
-    Metric(
-        name="http_request_duration_ms",
-        kind="histogram",
-        services=("gateway",),
-        labels=("route", "status"),
-        text="Partners' calls, by route and HTTP status",
-    ),
-    Metric(
-        name="rate_limit_open_total",
-        kind="counter",
-        services=("gateway",),
-        text="Calls let through because the rate limit could not be asked",
-    ),
-)
+#: The label of whatever a stranger named: a path, a method.
+UNMATCHED = "unmatched"
+#: The label of what came after the last value that a LabelValues lets through.
+OTHER = "other"
+LOOP_SAMPLE_SECONDS = 1.0
 
 
 class Telemetry:
@@ -164,6 +56,11 @@ class Telemetry:
         assert isinstance(metric, Histogram), name
         return metric
 
+    def watch(self, name: str, value: Callable[[], float], **labels: str) -> None:
+        """Let a gauge show what `value` gives whenever the metrics are read."""
+        gauge = self.gauge(name)
+        (gauge.labels(**labels) if labels else gauge).set_function(value)
+
     def start_at_zero(self, name: str, label_values: Sequence[Mapping[str, str]]) -> None:
         """Create series before their first event, so that a rate over them sees the first rise."""
         for labels in label_values:
@@ -176,19 +73,50 @@ class Telemetry:
         return cls(metric.name, metric.text, metric.labels, registry=self.registry)
 
 
+class LabelValues:
+    """Bounds a label whose values are not known beforehand: after so many different ones the rest are OTHER."""
+
+    def __init__(self, most: int = 100) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def bound(self, value: str) -> str:
+        """The label to use for `value`."""
+        if value not in self._seen:
+            if len(self._seen) >= self._most:
+                return OTHER
+            self._seen.add(value)
+        return value
+
+
 class MetricsServer:
-    """Shows a process' metrics over HTTP; a component of the service."""
+    """Shows a process' metrics over HTTP, those of the process itself included; a component of the service."""
 
     def __init__(self, telemetry: Telemetry, address: str) -> None:
         self._telemetry = telemetry
         self._address = address
+        self._loop_lag = telemetry.histogram("event_loop_lag_ms")
+        self._sampling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen. Raises: OSError when the port is taken."""
         host, port = split_address(self._address)
         self._server, self._thread = start_http_server(port, host, registry=self._telemetry.registry)
+        ProcessCollector(registry=self._telemetry.registry)
+        self._sampling = asyncio.create_task(self._sample_loop_lag(), name="loop-lag")
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._sampling is None:
+            return
+        self._sampling.cancel()
+        self._sampling = None
         self._server.shutdown()
         self._server.server_close()
+
+    async def _sample_loop_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_at = loop.time() + LOOP_SAMPLE_SECONDS
+            await asyncio.sleep(LOOP_SAMPLE_SECONDS)
+            self._loop_lag.observe(max(0.0, (loop.time() - due_at) * 1000))

@@ -14,7 +14,7 @@ from typing import Protocol
 import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, RSAKey
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet
 
 from chassis.access import MAX_NAME, Caller, PartnerLimits, is_name
 from chassis.errors import ConfigurationError, Unauthenticated
@@ -135,12 +135,11 @@ def _read_key(entry: object) -> Key | None:
     if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use", "sig") != "sig":
         return None
     try:
-        key = JWKRegistry.import_key(entry)
-        if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+        if entry["kty"] == "RSA" and 8 * len(urlsafe_b64decode(entry["n"] + "==")) < MIN_RSA_BITS:
             return None
+        return JWKRegistry.import_key(entry)
     except (JoseError, ValueError, TypeError, LookupError):
         return None
-    return key
 
 
 class TokenVerifier:

@@ -17,9 +17,9 @@ from structlog.contextvars import bind_contextvars
 from chassis.correlation import HEADER, clean_correlation_id, clean_traceparent, correlation_id_var, traceparent_var
 from chassis.errors import HubError, InternalError
 from chassis.logs import get_logger
-from chassis.telemetry import Telemetry
+from chassis.telemetry import UNMATCHED, Telemetry
 from gateway.headers import header_text, path_of
-from gateway.problems import MethodNotAllowed, RouteNotFound, problem_headers, status_of, to_problem
+from gateway.problems import COLLECTION, MethodNotAllowed, RouteNotFound, problem_headers, status_of, to_problem
 from gateway.readiness import Readiness
 from gateway.request_body import linger, must_close
 
@@ -27,7 +27,6 @@ log = get_logger()
 
 #: Where a route leaves its template for the metric.
 ROUTE = "hub.route"
-UNMATCHED = "unmatched"
 #: As nginx counts a client that went away before the answer.
 CLIENT_GONE = 499
 
@@ -46,6 +45,9 @@ class Edge:
         self._routes = routes
         self._readiness = readiness
         self._duration = telemetry.histogram("http_request_duration_ms")
+        telemetry.start_at_zero(
+            "http_request_duration_ms", [{"route": COLLECTION, "status": status} for status in ("202", "500", "503")]
+        )
         self._series: dict[tuple[str, int], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -154,7 +154,8 @@ def _item_result(result: BatchCreateResult) -> IntegrationRequest | BaseExceptio
     if result.WhichOneof("result") == "integration_request":
         return result.integration_request
     error = from_status(result.error.code, result.error.message, list(result.error.details))
-    return _own_trouble(error) if isinstance(error, PermissionDenied) else error
+    # exactly this class: a refusal with a reason of its own is about the partner
+    return _own_trouble(error) if type(error) is PermissionDenied else error
 
 
 def _own_trouble(error: HubError) -> ServiceUnavailable:

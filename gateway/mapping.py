@@ -10,6 +10,7 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, UnsetType
 
+from chassis.access import NO_LIMITS, PartnerLimits
 from chassis.clock import from_timestamp, to_rfc3339
 from chassis.errors import InvalidRequest, Violation
 from chassis.json_text import MalformedJson, NestingTooDeep, check_json
@@ -23,6 +24,7 @@ from gateway.bodies import (
     ListBody,
 )
 from gateway.problems import MalformedRequest
+from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1.intake_pb2 import (
     CreateIntegrationRequestRequest,
     HistoryEntry,
@@ -85,7 +87,7 @@ def find_violations(text: bytes) -> list[Violation]:
 
 
 def to_create_request(
-    body: CreateBody, *, partner_id: str, correlation_id: str, traceparent: str
+    body: CreateBody, *, partner_id: str, limits: PartnerLimits, correlation_id: str, traceparent: str
 ) -> CreateIntegrationRequestRequest:
     """Write a create as intake takes it."""
     return CreateIntegrationRequestRequest(
@@ -96,6 +98,7 @@ def to_create_request(
         correlation_id=correlation_id,
         partner_id=partner_id,
         traceparent=traceparent,
+        partner_limits=None if limits == NO_LIMITS else _limits(limits),
     )
 
 
@@ -165,6 +168,15 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]
+
+
+def _limits(limits: PartnerLimits) -> pb.PartnerLimits:
+    """Write what intake is to enforce; absent stays absent, since an empty list allows nothing."""
+    return pb.PartnerLimits(
+        sources=None if limits.sources is None else pb.SystemNames(names=sorted(limits.sources)),
+        targets=None if limits.targets is None else pb.SystemNames(names=sorted(limits.targets)),
+        rate_per_minute=limits.rate_per_minute,
+    )
 
 
 def _keeps_the_rules(body: CreateBody) -> bool:

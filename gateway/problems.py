@@ -153,8 +153,8 @@ def problem_headers(error: HubError) -> dict[str, str]:
         headers["Allow"] = error.metadata["allow"]
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer" if isinstance(error, TokenMissing) else 'Bearer error="invalid_token"'
-    if isinstance(error, errors.PermissionDenied):
-        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.metadata.get("scope", "")}"'
+    if isinstance(error, errors.PermissionDenied) and "scope" in error.metadata:
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.metadata["scope"]}"'
     return headers
 
 

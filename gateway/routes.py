@@ -11,11 +11,12 @@ import msgspec
 from opentelemetry.trace import SpanKind
 from starlette.requests import Request
 from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
 
 from chassis.access import Caller
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.logs import get_logger
-from chassis.tracing import Tracing
+from chassis.tracing import Tracing, trace_fields
 from gateway.headers import header_text
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
@@ -57,7 +58,9 @@ class IntegrationRequestRoutes:
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
             body = read_create_body(await read_json_body(request.scope, request.receive))
-            log.info("Integration request received", external_id=body.external_id, partner_id=caller.partner_id)
+            # bound for good: the call has a context of its own
+            bind_contextvars(partner_id=caller.partner_id, **trace_fields(traceparent))
+            log.info("Integration request received", external_id=body.external_id)
             stored = await self._intake.create(
                 to_create_request(
                     body,

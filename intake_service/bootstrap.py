@@ -2,6 +2,7 @@
 
 from chassis.clock import Clock
 from chassis.database import Database, Store
+from chassis.rate_limit import RateLimit
 from chassis.rpc import RpcServer, Servicer, stages
 from chassis.service import Service
 from chassis.settings import HubSettings
@@ -44,7 +45,10 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     relay = Relay(store, streams, telemetry, tracing)
     backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
     aftermath.append(Aftermath(relay, backlog, telemetry))
-    commands = Commands(store, backlog, settings.targets, telemetry)
+    rate_limit = RateLimit(hub.effective_redis_url, telemetry.counter("rate_limit_open_total"))
+    commands = Commands(
+        store, backlog, settings.targets, telemetry, rate_limit, rate_per_minute=hub.partner_rate_per_minute
+    )
     queries = Queries(store)
     keys = JwksSource(hub.effective_jwks)
     verifier = TokenVerifier(keys, issuer=hub.jwt_issuer, audience=hub.jwt_audience)
@@ -72,4 +76,4 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     )
     metrics = MetricsServer(telemetry, hub.intake_metrics_address)
     scheduler = Scheduler(store, streams, relay, telemetry)
-    return Service("intake", [tracing, metrics, keys, store, streams, backlog, relay, scheduler, server])
+    return Service("intake", [tracing, metrics, keys, store, streams, rate_limit, backlog, relay, scheduler, server])

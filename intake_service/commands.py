@@ -7,14 +7,16 @@ Journey 2/5. Before: gateway/routes.py. After: orchestrator_service/process.py.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chassis.access import Caller
+from chassis.access import NO_LIMITS, Caller, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
 from chassis.database import Store
-from chassis.errors import HubError, InternalError, InvalidRequest
+from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited
 from chassis.logs import get_logger
+from chassis.rate_limit import RateLimit, RateStanding, Wanted
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
 from intake_service.backlog import Backlog
@@ -37,31 +39,69 @@ class Draft:
     payload_json: str
     correlation_id: str
     traceparent: str
+    #: Of the partner's own token, as the service says that acts for it.
+    limits: PartnerLimits = NO_LIMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What became of a draft; `rate` is where its partner stands, where there is a limit."""
+
+    result: StoredRequest | HubError
+    rate: RateStanding | None
 
 
 class Commands:
     """The writes, with what they need."""
 
-    def __init__(self, store: Store, backlog: Backlog, targets: Targets, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        store: Store,
+        backlog: Backlog,
+        targets: Targets,
+        telemetry: Telemetry,
+        rate_limit: RateLimit,
+        *,
+        rate_per_minute: int,
+    ) -> None:
         self._store = store
         self._backlog = backlog
+        self._rate_limit = rate_limit
+        self._rate_per_minute = rate_per_minute
         self._targets = targets.by_name
         self._persist_ms = telemetry.histogram("integration_requests_persist_duration_ms")
 
-    async def create(self, caller: Caller, drafts: Sequence[Draft]) -> list[StoredRequest | HubError]:
+    async def create(self, caller: Caller, drafts: Sequence[Draft]) -> list[Answered]:
         """Accept requests; returns after the durable commit, with a request or an error for each draft.
 
-        Idempotent by (partner, external id). An item's error is PermissionDenied, InvalidRequest, BacklogFull or
-        DuplicateExternalId; nothing is stored for it. Raises: StorageUnavailable; then a commit may have happened,
+        Idempotent by (partner, external id). An item's error is PermissionDenied, RateLimited, InvalidRequest,
+        BacklogFull or DuplicateExternalId; nothing is stored for it. Raises: StorageUnavailable; then a commit may have happened,
         and a repetition says DuplicateExternalId.
         """
         started = time.perf_counter()
-        checked = [self._check(caller, draft) for draft in drafts]
+        owned = [_owner(caller, draft) for draft in drafts]
+        rates = await self._rate_limit.take(self._wanted(owned))
+        left = {partner: rate.taken for partner, rate in rates.items()}
+        checked: list[requests.NewRequest | HubError] = []
+        for draft, owner in zip(drafts, owned, strict=True):
+            if isinstance(owner, HubError):
+                checked.append(owner)
+            elif owner.partner_id in left and left[owner.partner_id] == 0:
+                checked.append(_too_fast(rates[owner.partner_id]))
+            else:
+                left[owner.partner_id] = left.get(owner.partner_id, 0) - 1
+                checked.append(self._check(owner, draft))
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
         created = await self._store.write_many(requests.create_requests, items) if items else []
         elapsed_ms = (time.perf_counter() - started) * 1000
         by_id = dict(zip((item.id for item in items), created, strict=True))
-        return [self._answer(item, by_id, elapsed_ms) for item in checked]
+        return [
+            Answered(
+                result=self._answer(item, by_id, elapsed_ms),
+                rate=None if isinstance(owner, HubError) else rates.get(owner.partner_id),
+            )
+            for item, owner in zip(checked, owned, strict=True)
+        ]
 
     async def cancel(self, caller: Caller, *, partner_id: str, request_id: str, detail: str) -> StoredRequest:
         """End a request that has not been sent.
@@ -105,9 +145,21 @@ class Commands:
             raise InvalidRequest(f"{target_system} is no longer a target of this hub; add it first.")
         return self._targets[target_system].ttl_seconds
 
-    def _check(self, caller: Caller, draft: Draft) -> requests.NewRequest | HubError:
+    def _wanted(self, owned: Sequence["_Owner | HubError"]) -> dict[str, Wanted]:
+        """How many creates each limited partner wants of its bucket."""
+        owners = [owner for owner in owned if isinstance(owner, _Owner)]
+        counts = Counter(owner.partner_id for owner in owners)
+        wanted = {}
+        for owner in owners:
+            own = owner.limits.rate_per_minute
+            limit = self._rate_per_minute if own is None else own
+            if limit:
+                wanted[owner.partner_id] = Wanted(count=counts[owner.partner_id], limit=limit)
+        return wanted
+
+    def _check(self, owner: "_Owner", draft: Draft) -> requests.NewRequest | HubError:
         try:
-            owner = caller.act_for(draft.partner_id)
+            owner.limits.check_systems(draft.source_system, draft.target_system)
             check_new_request(
                 external_id=draft.external_id,
                 source_system=draft.source_system,
@@ -115,12 +167,12 @@ class Commands:
                 payload_json=draft.payload_json,
                 targets=self._targets,
             )
-            self._backlog.check(owner)
+            self._backlog.check(owner.partner_id)
         except HubError as error:
             return error
         return requests.NewRequest(
             id=new_id(),
-            partner_id=owner,
+            partner_id=owner.partner_id,
             external_id=draft.external_id,
             source_system=draft.source_system,
             target_system=draft.target_system,
@@ -128,7 +180,7 @@ class Commands:
             correlation_id=clean_correlation_id(draft.correlation_id or None),
             traceparent=clean_traceparent(draft.traceparent),
             ttl_seconds=self._targets[draft.target_system].ttl_seconds,
-            actor=owner,
+            actor=owner.partner_id,
         )
 
     def _answer(
@@ -144,3 +196,30 @@ class Commands:
             return result
         log.error("Create failed", cause=type(result).__name__)
         return InternalError()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Owner:
+    """Whose a draft is, and what that partner's token allows."""
+
+    partner_id: str
+    limits: PartnerLimits
+
+
+def _owner(caller: Caller, draft: Draft) -> _Owner | HubError:
+    """The caller's own limits are those of its token; a draft's count only where the caller acts for another."""
+    try:
+        partner_id = caller.act_for(draft.partner_id)
+    except HubError as error:
+        return error
+    return _Owner(partner_id=partner_id, limits=caller.limits if partner_id == caller.partner_id else draft.limits)
+
+
+def _too_fast(rate: RateStanding) -> RateLimited:
+    return RateLimited(
+        f"You send more than {rate.limit} requests per minute; nothing was stored. Send this one again later.",
+        retry_after_seconds=rate.retry_after_seconds,
+        limit=str(rate.limit),
+        remaining=str(rate.remaining),
+        reset=str(rate.reset_seconds),
+    )

@@ -67,9 +67,9 @@ TRANSITIONS: dict[tuple[Status, Status], str] = {
     (Status.FAILED, Status.RECEIVED): "an operator redrives it: a new cycle",
 }
 
-#: Outcomes that leave no doubt about whether the external system has the request.
+#: Reasons that leave no doubt about whether the external system has the request. A payload that is not valid says
+#: nothing of what an earlier cycle has posted.
 _REASONS_WITHOUT_DOUBT = (
-    FailureReason.VALIDATION_FAILED,
     FailureReason.EXTERNAL_REJECTED,
     FailureReason.EXTERNAL_UNAVAILABLE,
     FailureReason.CANCELLED,
@@ -295,8 +295,12 @@ def cancel(standing: Standing, detail: str) -> Standing:
 
 
 def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
-    """Start a new cycle. A doubt stays: the next worker asks the external system before it posts."""
-    check_transition(standing.status, Status.RECEIVED)
+    """Start a new cycle. A doubt stays: the next worker asks the external system before it posts.
+
+    Raises: IllegalTransition unless it has failed.
+    """
+    if standing.status is not Status.FAILED:
+        raise IllegalTransition(f"{standing.status} to {Status.RECEIVED}")
     return standing._replace(
         status=Status.RECEIVED,
         cycle=standing.cycle + 1,

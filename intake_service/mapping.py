@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from chassis.access import PartnerLimits
 from chassis.clock import from_timestamp, to_timestamp
 from chassis.errors import InvalidRequest, Violation
+from chassis.rate_limit import RateStanding
 from intake_service import integration_request as flow
 from intake_service.ids import parse_id
 from intake_service.integration_request import FailureReason, Status
@@ -83,6 +85,20 @@ def to_integration_request(request: StoredRequest, *, with_payload: bool = False
     if standing.next_attempt_at is not None and not standing.status.is_terminal:
         message.next_attempt_at.CopyFrom(to_timestamp(standing.next_attempt_at))
     return message
+
+
+def from_limits(message: intake_pb2.PartnerLimits) -> PartnerLimits:
+    """What a partner's token allows, as the gateway hands it on."""
+    return PartnerLimits(
+        sources=frozenset(message.sources.names) if message.HasField("sources") else None,
+        targets=frozenset(message.targets.names) if message.HasField("targets") else None,
+        rate_per_minute=max(0, message.rate_per_minute) if message.HasField("rate_per_minute") else None,
+    )
+
+
+def to_rate(rate: RateStanding) -> intake_pb2.PartnerRate:
+    """The message of where a partner stands with its limit."""
+    return intake_pb2.PartnerRate(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
 
 
 def to_claim_result(request_id: str, answer: ClaimAnswer) -> lifecycle_pb2.ClaimResult:

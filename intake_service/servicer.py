@@ -5,22 +5,25 @@ from typing import Any
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from chassis.access import NO_LIMITS
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.errors import HubError, InvalidRequest, Violation
 from chassis.rpc import caller_var
 from chassis.status import to_status
-from intake_service.commands import Commands, Draft
+from intake_service.commands import Answered, Commands, Draft
 from intake_service.mapping import (
     REPORT_STATUS,
     STATE_FROM_PROTO,
     STATUS_FROM_PROTO,
     check_id,
+    from_limits,
     from_report,
     optional_instant,
     to_claim_result,
     to_dead_letter,
     to_history_entry,
     to_integration_request,
+    to_rate,
 )
 from intake_service.queries import Queries
 from intake_service.settling import Settling
@@ -49,9 +52,9 @@ class IntakeServicer(IntakeServiceServicer):
     ) -> intake_pb2.CreateIntegrationRequestResponse:
         """See intake.proto."""
         (created,) = await self._commands.create(caller_var.get(), [_draft(request)])
-        if isinstance(created, HubError):
-            raise created
-        return intake_pb2.CreateIntegrationRequestResponse(integration_request=to_integration_request(created))
+        if isinstance(created.result, HubError):
+            raise created.result
+        return intake_pb2.CreateIntegrationRequestResponse(integration_request=to_integration_request(created.result))
 
     async def BatchCreateIntegrationRequests(
         self, request: intake_pb2.BatchCreateIntegrationRequestsRequest, context: Context
@@ -215,16 +218,18 @@ def _draft(request: intake_pb2.CreateIntegrationRequestRequest) -> Draft:
         payload_json=request.payload_json,
         correlation_id=request.correlation_id or correlation_id_var.get(),
         traceparent=request.traceparent or traceparent_var.get(),
+        limits=from_limits(request.partner_limits) if request.HasField("partner_limits") else NO_LIMITS,
     )
 
 
-def _batch_result(created: StoredRequest | HubError) -> intake_pb2.BatchCreateResult:
-    if isinstance(created, StoredRequest):
-        return intake_pb2.BatchCreateResult(integration_request=to_integration_request(created))
-    status = to_status(created)
+def _batch_result(created: Answered) -> intake_pb2.BatchCreateResult:
+    rate = to_rate(created.rate) if created.rate is not None else None
+    if isinstance(created.result, StoredRequest):
+        return intake_pb2.BatchCreateResult(integration_request=to_integration_request(created.result), rate=rate)
+    status = to_status(created.result)
     details: list[AnyMessage] = list(status.details)
     error = intake_pb2.BatchItemError(code=status.code, message=status.message, details=details)
-    return intake_pb2.BatchCreateResult(error=error)
+    return intake_pb2.BatchCreateResult(error=error, rate=rate)
 
 
 def _check_batch(count: int, pointer: str) -> None:

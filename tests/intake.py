@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from chassis.access import ACT_FOR_PARTNER, LIFECYCLE, OPERATIONS, REQUESTS_READ, REQUESTS_WRITE
 from chassis.clock import Clock
 from chassis.database import Database, Store
+from chassis.rate_limit import RateLimit
 from chassis.rpc import RpcServer, Servicer, stages
 from chassis.streams import Streams
 from chassis.targets import Target, Targets
@@ -279,6 +280,7 @@ async def running_intake(
     redis_url: str = NO_REDIS,
     maximum: int = 1000,
     maximum_per_partner: int = 1000,
+    rate_per_minute: int = 0,
 ) -> AsyncIterator[IntakeUnderTest]:
     """Serve a migrated database. Relay and scheduler are built but run only when the test starts them."""
     clock = clock or FakeClock()
@@ -291,7 +293,11 @@ async def running_intake(
     relay = Relay(store, streams, telemetry, Tracing())
     backlog = Backlog(store, maximum=maximum, maximum_per_partner=maximum_per_partner)
     aftermath.append(Aftermath(relay, backlog, telemetry))
-    commands, queries = Commands(store, backlog, targets_of_the_tests(), telemetry), Queries(store)
+    rate_limit = RateLimit(redis_url, telemetry.counter("rate_limit_open_total"))
+    commands = Commands(
+        store, backlog, targets_of_the_tests(), telemetry, rate_limit, rate_per_minute=rate_per_minute
+    )
+    queries = Queries(store)
     servicers = (
         IntakeServicer(commands, queries),
         LifecycleServicer(commands),
@@ -330,3 +336,4 @@ async def running_intake(
             await server.stop()
             await store.stop()
             await streams.stop()
+            await rate_limit.stop()

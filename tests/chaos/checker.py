@@ -29,7 +29,7 @@ NOT_APPLIED = ("validation_failed", "external_rejected", "external_unavailable",
 QUIET = ("validation_failed", "cancelled")
 
 
-class Fault(StrEnum):
+class Breach(StrEnum):
     """The ways in which the hub can break its promise."""
 
     LOST = "lost"
@@ -43,7 +43,7 @@ class Fault(StrEnum):
 class Finding:
     """One broken promise."""
 
-    fault: Fault
+    breach: Breach
     #: A request, or what is left over.
     about: str
     text: str
@@ -57,7 +57,7 @@ def check(ledgers: Ledgers) -> list[Finding]:
         *_check_orders(ledgers),
         *(finding for stored in ledgers.stored for finding in _check_history(stored)),
         *(
-            Finding(fault=Fault.LEFT_OVER, about=name, text=f"{count} entries remain")
+            Finding(breach=Breach.LEFT_OVER, about=name, text=f"{count} entries remain")
             for name, count in ledgers.left_over.items()
         ),
     ]
@@ -69,21 +69,21 @@ def _check_promises(ledgers: Ledgers) -> Iterator[Finding]:
     for promise in ledgers.promises:
         stored = by_id.pop(promise.request_id, None)
         if stored is None:
-            yield Finding(fault=Fault.LOST, about=promise.request_id, text="it was accepted and is not on record")
+            yield Finding(breach=Breach.LOST, about=promise.request_id, text="it was accepted and is not on record")
         elif (stored.external_id, stored.target) != (promise.external_id, promise.target):
-            yield Finding(fault=Fault.LOST, about=promise.request_id, text="another order is on record under its id")
+            yield Finding(breach=Breach.LOST, about=promise.request_id, text="another order is on record under its id")
         elif stored.status not in TERMINAL:
             due = "" if stored.is_due else ", and nobody will look at it again"
-            yield Finding(fault=Fault.LOST, about=promise.request_id, text=f"it is still {stored.status}{due}")
+            yield Finding(breach=Breach.LOST, about=promise.request_id, text=f"it is still {stored.status}{due}")
     for request_id in by_id:
-        yield Finding(fault=Fault.UNTRUE, about=request_id, text="it is on record and nobody was told")
+        yield Finding(breach=Breach.UNTRUE, about=request_id, text="it is on record and nobody was told")
 
 
 def _check_uniqueness(requests: Sequence[Stored]) -> Iterator[Finding]:
     """One request for each order of the partner."""
     for external_id, count in Counter(stored.external_id for stored in requests).items():
         if count > 1:
-            yield Finding(fault=Fault.DUPLICATED, about=external_id, text=f"{count} requests have this external id")
+            yield Finding(breach=Breach.DUPLICATED, about=external_id, text=f"{count} requests have this external id")
 
 
 def _check_orders(ledgers: Ledgers) -> Iterator[Finding]:
@@ -95,24 +95,24 @@ def _check_orders(ledgers: Ledgers) -> Iterator[Finding]:
         orders = by_request.pop(stored.request_id, [])
         about = stored.request_id
         if len(orders) > 1:
-            yield Finding(fault=Fault.DUPLICATED, about=about, text=f"the external system has {len(orders)} orders")
+            yield Finding(breach=Breach.DUPLICATED, about=about, text=f"the external system has {len(orders)} orders")
         if stored.status == COMPLETED and not orders:
-            yield Finding(fault=Fault.LOST, about=about, text="it is Completed and the external system has no order")
+            yield Finding(breach=Breach.LOST, about=about, text="it is Completed and the external system has no order")
         if stored.status == FAILED and stored.failure_reason in NOT_APPLIED and orders:
             text = f"it Failed as {stored.failure_reason} and the external system has its order"
-            yield Finding(fault=Fault.UNTRUE, about=about, text=text)
+            yield Finding(breach=Breach.UNTRUE, about=about, text=text)
         for order in orders:
             if (order.target, order.external_id) != (stored.target, stored.external_id):
-                yield Finding(fault=Fault.UNTRUE, about=about, text=f"its order is another one, at {order.target}")
+                yield Finding(breach=Breach.UNTRUE, about=about, text=f"its order is another one, at {order.target}")
     for request_id, orders in by_request.items():
         text = f"the external system has {len(orders)} orders that nobody sent"
-        yield Finding(fault=Fault.UNTRUE, about=request_id, text=text)
+        yield Finding(breach=Breach.UNTRUE, about=request_id, text=text)
 
 
 def _check_history(stored: Stored) -> Iterator[Finding]:
     """The story is whole: every move follows from the one before, and every attempt is accounted for."""
     for text in (*_broken_moves(stored), *_missing_attempts(stored), *_wrong_ends(stored)):
-        yield Finding(fault=Fault.GAP, about=stored.request_id, text=text)
+        yield Finding(breach=Breach.GAP, about=stored.request_id, text=text)
 
 
 def _broken_moves(stored: Stored) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.external_system ...`: the simulator, whose targets behave from the first call as the run needs.
+"""`python -m tests.chaos.external_system`: the simulator, whose targets are from the first call as the run needs them.
 
 A simulator forgets its targets' settings when it is killed, and a target that honours the key must do so at once.
 """

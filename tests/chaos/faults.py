@@ -131,7 +131,7 @@ class Round:
 
 def draw_rounds(seed: int, *, on_postgresql: bool, processes: Sequence[str], faults: int) -> list[Round]:
     """Draw so many faults; the same seed gives the same faults."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - it must be repeatable
     kills = _kills_in_turn(chance, processes, on_postgresql=on_postgresql)
     rounds: list[Round] = []
     while faults > 0:

@@ -5,7 +5,6 @@ On PostgreSQL two of every service share the work; SQLite belongs to one machine
 
 import asyncio
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,4 +144,3 @@ class Hub:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HUB_", "OTEL_"))}
         paths = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
         return {**inherited, "PYTHONPATH": paths, "PROTHEUS_TOKEN": "simulator-token"}
-

@@ -152,7 +152,9 @@ def read_left_over(database_url: str, redis_url: str) -> dict[str, int]:
 def _connected(url: str) -> Iterator[Any]:
     """A connection for reading; its `execute` gives rows on both databases."""
     if url.startswith("sqlite:///"):
-        opened: Any = sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True, timeout=CONNECT_SECONDS)
+        opened: Any = sqlite3.connect(
+            f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True, timeout=CONNECT_SECONDS
+        )
     else:
         opened = psycopg.connect(url, connect_timeout=CONNECT_SECONDS, autocommit=True)
     with contextlib.closing(opened) as connection:

@@ -1,4 +1,4 @@
-"""The partners: orders at a fixed rate whatever the answers do, each repeated as a real partner would until it is taken.
+"""The partners: orders at a fixed rate whatever the answers do, each repeated as a real partner would until taken.
 
 What they were promised is the first of the three ledgers: every request id that came with a 202, or with the 409
 that follows a 202 whose answer was lost.
@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -44,7 +44,7 @@ class Partners:
     def __init__(self, gateways: Sequence[str], token: str, *, seed: int) -> None:
         self._urls = [f"{gateway}/api/integration-requests" for gateway in gateways]
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311 - it must be repeatable
         self._sends: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
         #: By request id.
@@ -54,7 +54,7 @@ class Partners:
         self.refusals: Counter[int] = Counter()
         self.answer_seconds: list[float] = []
 
-    async def __aenter__(self) -> "Partners":
+    async def __aenter__(self) -> Self:
         """Open the connections."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),

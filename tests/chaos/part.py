@@ -40,7 +40,7 @@ class Part:
         #: Exit statuses of ends that the run did not cause.
         self.own_ends: list[int] = []
         self._command = (sys.executable, "-I", "-S", child.__file__, "deathsig", str(os.getpid()))
-        self._command += (sys.executable, "-m", *module)
+        self._program = (sys.executable, "-m", *module)
         self._probe = probe
         self._root = root
         self._environment = environment
@@ -94,6 +94,7 @@ class Part:
             with self.log.open("ab") as output:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
+                    *self._program,
                     cwd=self._root,
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,

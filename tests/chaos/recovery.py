@@ -1,10 +1,12 @@
 """How long a SIGKILL delayed what had been accepted: watching when requests end, and the figures. No judgement here."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import psycopg
 
@@ -29,11 +31,11 @@ class Kill:
 class Watch:
     """Looks at the database, whose clock may jump, by the run's own clock; an end is seen a quarter second late."""
 
-    def __init__(self, promises: Mapping[str, Promise]) -> None:
+    def __init__(self, promises: Mapping[str, Promise], database_url: str) -> None:
         self._promises = promises
+        self._database_url = database_url
         self._known = 0
         self._task: asyncio.Task[None] | None = None
-        self.database_url = ""
         #: Promised and not ended, as far as was seen.
         self.open: set[str] = set()
         #: Unix time at which each was seen to have ended.
@@ -41,7 +43,7 @@ class Watch:
         #: Ended, and open again later: nothing in a run does that on purpose.
         self.reopened: set[str] = set()
 
-    async def __aenter__(self) -> "Watch":
+    async def __aenter__(self) -> Self:
         """Start watching."""
         self._task = asyncio.create_task(self._watch())
         return self
@@ -60,7 +62,7 @@ class Watch:
     async def look(self) -> None:
         """Look once. Raises: sqlite3.Error; psycopg.Error."""
         promised = list(self._promises)  # before the query: a request that is promised later may be missing in it
-        open_now = await asyncio.to_thread(read_open, self.database_url)
+        open_now = await asyncio.to_thread(read_open, self._database_url)
         now = time.time()
         self.open.update(promised[self._known :])
         self._known = len(promised)
@@ -82,10 +84,8 @@ class Watch:
 
     async def _watch(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(sqlite3.Error, psycopg.Error):  # while it is dead or locked nothing ends
                 await self.look()
-            except (sqlite3.Error, psycopg.Error):
-                pass  # it is being killed or locked: nothing ends meanwhile
             await asyncio.sleep(POLL_SECONDS)
 
 

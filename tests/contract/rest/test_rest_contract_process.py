@@ -59,6 +59,12 @@ async def next_line(child: asyncio.subprocess.Process) -> dict[str, Any]:
     return line
 
 
+async def last_line(child: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert child.stdout is not None
+    line: dict[str, Any] = json.loads((await asyncio.wait_for(child.stdout.read(), 20)).splitlines()[-1])
+    return line
+
+
 @pytest.fixture
 def keys(tmp_path: Path) -> TestKeys:
     """The keys in the state folder, where `hub up` makes them."""
@@ -127,7 +133,7 @@ async def test_a_process_that_cannot_serve_says_why_and_ends_with_1(
 ) -> None:
     assert keys.jwks.exists()
     async with process(settings(tmp_path, **changes)) as child:
-        line = await next_line(child)
+        line = await last_line(child)
 
         assert await asyncio.wait_for(child.wait(), 20) == 1
     assert (line["message"], line["level"]) == ("Service cannot start", "error")
@@ -139,7 +145,7 @@ async def test_a_taken_port_is_named(tmp_path: Path, keys: TestKeys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with process(settings(tmp_path, HUB_GATEWAY_ADDRESS=address)) as child:
-            line = await next_line(child)
+            line = await last_line(child)
 
             assert await asyncio.wait_for(child.wait(), 20) == 1
     assert line["detail"].startswith(f"The port of {address} is taken")

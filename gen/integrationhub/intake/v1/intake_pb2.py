@@ -26,47 +26,53 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%integrationhub/intake/v1/intake.proto\x12\x18integrationhub.intake.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n\x12IntegrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x15\n\rsource_system\x18\x04 \x01(\t\x12\x15\n\rtarget_system\x18\x05 \x01(\t\x12\x14\n\x0cpayload_json\x18\x06 \x01(\t\x12\x42\n\x06status\x18\x07 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x16\n\x0e\x63orrelation_id\x18\x08 \x01(\t\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\x16\n\x0e\x66\x61ilure_reason\x18\n \x01(\t\x12\x16\n\x0e\x66\x61ilure_detail\x18\x0b \x01(\t\x12\x1e\n\x16\x65xternal_response_json\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x10 \x01(\x03\"\xbb\x01\n\x1f\x43reateIntegrationRequestRequest\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12\x15\n\rsource_system\x18\x02 \x01(\t\x12\x15\n\rtarget_system\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x12\n\npartner_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"m\n CreateIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\"t\n%BatchCreateIntegrationRequestsRequest\x12K\n\x08requests\x18\x01 \x03(\x0b\x32\x39.integrationhub.intake.v1.CreateIntegrationRequestRequest\"f\n&BatchCreateIntegrationRequestsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.integrationhub.intake.v1.BatchCreateResult\"\xa5\x01\n\x11\x42\x61tchCreateResult\x12K\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequestH\x00\x12\x39\n\x05\x65rror\x18\x02 \x01(\x0b\x32(.integrationhub.intake.v1.BatchItemErrorH\x00\x42\x08\n\x06result\"V\n\x0e\x42\x61tchItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\">\n\x1cGetIntegrationRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\"j\n\x1dGetIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\"\xca\x02\n\x1eListIntegrationRequestsRequest\x12\x12\n\npartner_id\x18\x01 \x01(\t\x12\x42\n\x06status\x18\x02 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x15\n\rtarget_system\x18\x04 \x01(\t\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\t \x01(\t\"\x86\x01\n\x1fListIntegrationRequestsResponse\x12J\n\x14integration_requests\x18\x01 \x03(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n$ListIntegrationRequestHistoryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\"`\n%ListIntegrationRequestHistoryResponse\x12\x37\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.HistoryEntry\"\xbc\x02\n\x0cHistoryEntry\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12G\n\x0b\x66rom_status\x18\x03 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x45\n\tto_status\x18\x04 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x01\x12\x10\n\x08response\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\"Q\n\x1f\x43\x61ncelIntegrationRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"m\n CancelIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest*\x9c\x02\n\x18IntegrationRequestStatus\x12*\n&INTEGRATION_REQUEST_STATUS_UNSPECIFIED\x10\x00\x12\'\n#INTEGRATION_REQUEST_STATUS_RECEIVED\x10\x01\x12)\n%INTEGRATION_REQUEST_STATUS_PROCESSING\x10\x02\x12/\n+INTEGRATION_REQUEST_STATUS_WAITING_EXTERNAL\x10\x03\x12(\n$INTEGRATION_REQUEST_STATUS_COMPLETED\x10\x04\x12%\n!INTEGRATION_REQUEST_STATUS_FAILED\x10\x05\x32\x9c\x07\n\rIntakeService\x12\x91\x01\n\x18\x43reateIntegrationRequest\x12\x39.integrationhub.intake.v1.CreateIntegrationRequestRequest\x1a:.integrationhub.intake.v1.CreateIntegrationRequestResponse\x12\xa3\x01\n\x1e\x42\x61tchCreateIntegrationRequests\x12?.integrationhub.intake.v1.BatchCreateIntegrationRequestsRequest\x1a@.integrationhub.intake.v1.BatchCreateIntegrationRequestsResponse\x12\x88\x01\n\x15GetIntegrationRequest\x12\x36.integrationhub.intake.v1.GetIntegrationRequestRequest\x1a\x37.integrationhub.intake.v1.GetIntegrationRequestResponse\x12\x8e\x01\n\x17ListIntegrationRequests\x12\x38.integrationhub.intake.v1.ListIntegrationRequestsRequest\x1a\x39.integrationhub.intake.v1.ListIntegrationRequestsResponse\x12\xa0\x01\n\x1dListIntegrationRequestHistory\x12>.integrationhub.intake.v1.ListIntegrationRequestHistoryRequest\x1a?.integrationhub.intake.v1.ListIntegrationRequestHistoryResponse\x12\x91\x01\n\x18\x43\x61ncelIntegrationRequest\x12\x39.integrationhub.intake.v1.CancelIntegrationRequestRequest\x1a:.integrationhub.intake.v1.CancelIntegrationRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%integrationhub/intake/v1/intake.proto\x12\x18integrationhub.intake.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n\x12IntegrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x15\n\rsource_system\x18\x04 \x01(\t\x12\x15\n\rtarget_system\x18\x05 \x01(\t\x12\x14\n\x0cpayload_json\x18\x06 \x01(\t\x12\x42\n\x06status\x18\x07 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x16\n\x0e\x63orrelation_id\x18\x08 \x01(\t\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\x16\n\x0e\x66\x61ilure_reason\x18\n \x01(\t\x12\x16\n\x0e\x66\x61ilure_detail\x18\x0b \x01(\t\x12\x1e\n\x16\x65xternal_response_json\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x10 \x01(\x03\"\xfc\x01\n\x1f\x43reateIntegrationRequestRequest\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12\x15\n\rsource_system\x18\x02 \x01(\t\x12\x15\n\rtarget_system\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x12\n\npartner_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12?\n\x0epartner_limits\x18\x08 \x01(\x0b\x32\'.integrationhub.intake.v1.PartnerLimits\"\xb1\x01\n\rPartnerLimits\x12\x36\n\x07sources\x18\x01 \x01(\x0b\x32%.integrationhub.intake.v1.SystemNames\x12\x36\n\x07targets\x18\x02 \x01(\x0b\x32%.integrationhub.intake.v1.SystemNames\x12\x1c\n\x0frate_per_minute\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_rate_per_minute\"\x1c\n\x0bSystemNames\x12\r\n\x05names\x18\x01 \x03(\t\"F\n\x0bPartnerRate\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tremaining\x18\x02 \x01(\x05\x12\x15\n\rreset_seconds\x18\x03 \x01(\x05\"m\n CreateIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\"t\n%BatchCreateIntegrationRequestsRequest\x12K\n\x08requests\x18\x01 \x03(\x0b\x32\x39.integrationhub.intake.v1.CreateIntegrationRequestRequest\"f\n&BatchCreateIntegrationRequestsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.integrationhub.intake.v1.BatchCreateResult\"\xda\x01\n\x11\x42\x61tchCreateResult\x12K\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequestH\x00\x12\x39\n\x05\x65rror\x18\x02 \x01(\x0b\x32(.integrationhub.intake.v1.BatchItemErrorH\x00\x12\x33\n\x04rate\x18\x03 \x01(\x0b\x32%.integrationhub.intake.v1.PartnerRateB\x08\n\x06result\"V\n\x0e\x42\x61tchItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\">\n\x1cGetIntegrationRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\"j\n\x1dGetIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\"\xca\x02\n\x1eListIntegrationRequestsRequest\x12\x12\n\npartner_id\x18\x01 \x01(\t\x12\x42\n\x06status\x18\x02 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x15\n\rtarget_system\x18\x04 \x01(\t\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\t \x01(\t\"\x86\x01\n\x1fListIntegrationRequestsResponse\x12J\n\x14integration_requests\x18\x01 \x03(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n$ListIntegrationRequestHistoryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\"`\n%ListIntegrationRequestHistoryResponse\x12\x37\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.HistoryEntry\"\xbc\x02\n\x0cHistoryEntry\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12G\n\x0b\x66rom_status\x18\x03 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x45\n\tto_status\x18\x04 \x01(\x0e\x32\x32.integrationhub.intake.v1.IntegrationRequestStatus\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x01\x12\x10\n\x08response\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\"Q\n\x1f\x43\x61ncelIntegrationRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npartner_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"m\n CancelIntegrationRequestResponse\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest*\x9c\x02\n\x18IntegrationRequestStatus\x12*\n&INTEGRATION_REQUEST_STATUS_UNSPECIFIED\x10\x00\x12\'\n#INTEGRATION_REQUEST_STATUS_RECEIVED\x10\x01\x12)\n%INTEGRATION_REQUEST_STATUS_PROCESSING\x10\x02\x12/\n+INTEGRATION_REQUEST_STATUS_WAITING_EXTERNAL\x10\x03\x12(\n$INTEGRATION_REQUEST_STATUS_COMPLETED\x10\x04\x12%\n!INTEGRATION_REQUEST_STATUS_FAILED\x10\x05\x32\x9c\x07\n\rIntakeService\x12\x91\x01\n\x18\x43reateIntegrationRequest\x12\x39.integrationhub.intake.v1.CreateIntegrationRequestRequest\x1a:.integrationhub.intake.v1.CreateIntegrationRequestResponse\x12\xa3\x01\n\x1e\x42\x61tchCreateIntegrationRequests\x12?.integrationhub.intake.v1.BatchCreateIntegrationRequestsRequest\x1a@.integrationhub.intake.v1.BatchCreateIntegrationRequestsResponse\x12\x88\x01\n\x15GetIntegrationRequest\x12\x36.integrationhub.intake.v1.GetIntegrationRequestRequest\x1a\x37.integrationhub.intake.v1.GetIntegrationRequestResponse\x12\x8e\x01\n\x17ListIntegrationRequests\x12\x38.integrationhub.intake.v1.ListIntegrationRequestsRequest\x1a\x39.integrationhub.intake.v1.ListIntegrationRequestsResponse\x12\xa0\x01\n\x1dListIntegrationRequestHistory\x12>.integrationhub.intake.v1.ListIntegrationRequestHistoryRequest\x1a?.integrationhub.intake.v1.ListIntegrationRequestHistoryResponse\x12\x91\x01\n\x18\x43\x61ncelIntegrationRequest\x12\x39.integrationhub.intake.v1.CancelIntegrationRequestRequest\x1a:.integrationhub.intake.v1.CancelIntegrationRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'integrationhub.intake.v1.intake_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INTEGRATIONREQUESTSTATUS']._serialized_start=2732
-  _globals['_INTEGRATIONREQUESTSTATUS']._serialized_end=3016
+  _globals['_INTEGRATIONREQUESTSTATUS']._serialized_start=3132
+  _globals['_INTEGRATIONREQUESTSTATUS']._serialized_end=3416
   _globals['_INTEGRATIONREQUEST']._serialized_start=128
   _globals['_INTEGRATIONREQUEST']._serialized_end=625
   _globals['_CREATEINTEGRATIONREQUESTREQUEST']._serialized_start=628
-  _globals['_CREATEINTEGRATIONREQUESTREQUEST']._serialized_end=815
-  _globals['_CREATEINTEGRATIONREQUESTRESPONSE']._serialized_start=817
-  _globals['_CREATEINTEGRATIONREQUESTRESPONSE']._serialized_end=926
-  _globals['_BATCHCREATEINTEGRATIONREQUESTSREQUEST']._serialized_start=928
-  _globals['_BATCHCREATEINTEGRATIONREQUESTSREQUEST']._serialized_end=1044
-  _globals['_BATCHCREATEINTEGRATIONREQUESTSRESPONSE']._serialized_start=1046
-  _globals['_BATCHCREATEINTEGRATIONREQUESTSRESPONSE']._serialized_end=1148
-  _globals['_BATCHCREATERESULT']._serialized_start=1151
-  _globals['_BATCHCREATERESULT']._serialized_end=1316
-  _globals['_BATCHITEMERROR']._serialized_start=1318
-  _globals['_BATCHITEMERROR']._serialized_end=1404
-  _globals['_GETINTEGRATIONREQUESTREQUEST']._serialized_start=1406
-  _globals['_GETINTEGRATIONREQUESTREQUEST']._serialized_end=1468
-  _globals['_GETINTEGRATIONREQUESTRESPONSE']._serialized_start=1470
-  _globals['_GETINTEGRATIONREQUESTRESPONSE']._serialized_end=1576
-  _globals['_LISTINTEGRATIONREQUESTSREQUEST']._serialized_start=1579
-  _globals['_LISTINTEGRATIONREQUESTSREQUEST']._serialized_end=1909
-  _globals['_LISTINTEGRATIONREQUESTSRESPONSE']._serialized_start=1912
-  _globals['_LISTINTEGRATIONREQUESTSRESPONSE']._serialized_end=2046
-  _globals['_LISTINTEGRATIONREQUESTHISTORYREQUEST']._serialized_start=2048
-  _globals['_LISTINTEGRATIONREQUESTHISTORYREQUEST']._serialized_end=2118
-  _globals['_LISTINTEGRATIONREQUESTHISTORYRESPONSE']._serialized_start=2120
-  _globals['_LISTINTEGRATIONREQUESTHISTORYRESPONSE']._serialized_end=2216
-  _globals['_HISTORYENTRY']._serialized_start=2219
-  _globals['_HISTORYENTRY']._serialized_end=2535
-  _globals['_CANCELINTEGRATIONREQUESTREQUEST']._serialized_start=2537
-  _globals['_CANCELINTEGRATIONREQUESTREQUEST']._serialized_end=2618
-  _globals['_CANCELINTEGRATIONREQUESTRESPONSE']._serialized_start=2620
-  _globals['_CANCELINTEGRATIONREQUESTRESPONSE']._serialized_end=2729
-  _globals['_INTAKESERVICE']._serialized_start=3019
-  _globals['_INTAKESERVICE']._serialized_end=3943
+  _globals['_CREATEINTEGRATIONREQUESTREQUEST']._serialized_end=880
+  _globals['_PARTNERLIMITS']._serialized_start=883
+  _globals['_PARTNERLIMITS']._serialized_end=1060
+  _globals['_SYSTEMNAMES']._serialized_start=1062
+  _globals['_SYSTEMNAMES']._serialized_end=1090
+  _globals['_PARTNERRATE']._serialized_start=1092
+  _globals['_PARTNERRATE']._serialized_end=1162
+  _globals['_CREATEINTEGRATIONREQUESTRESPONSE']._serialized_start=1164
+  _globals['_CREATEINTEGRATIONREQUESTRESPONSE']._serialized_end=1273
+  _globals['_BATCHCREATEINTEGRATIONREQUESTSREQUEST']._serialized_start=1275
+  _globals['_BATCHCREATEINTEGRATIONREQUESTSREQUEST']._serialized_end=1391
+  _globals['_BATCHCREATEINTEGRATIONREQUESTSRESPONSE']._serialized_start=1393
+  _globals['_BATCHCREATEINTEGRATIONREQUESTSRESPONSE']._serialized_end=1495
+  _globals['_BATCHCREATERESULT']._serialized_start=1498
+  _globals['_BATCHCREATERESULT']._serialized_end=1716
+  _globals['_BATCHITEMERROR']._serialized_start=1718
+  _globals['_BATCHITEMERROR']._serialized_end=1804
+  _globals['_GETINTEGRATIONREQUESTREQUEST']._serialized_start=1806
+  _globals['_GETINTEGRATIONREQUESTREQUEST']._serialized_end=1868
+  _globals['_GETINTEGRATIONREQUESTRESPONSE']._serialized_start=1870
+  _globals['_GETINTEGRATIONREQUESTRESPONSE']._serialized_end=1976
+  _globals['_LISTINTEGRATIONREQUESTSREQUEST']._serialized_start=1979
+  _globals['_LISTINTEGRATIONREQUESTSREQUEST']._serialized_end=2309
+  _globals['_LISTINTEGRATIONREQUESTSRESPONSE']._serialized_start=2312
+  _globals['_LISTINTEGRATIONREQUESTSRESPONSE']._serialized_end=2446
+  _globals['_LISTINTEGRATIONREQUESTHISTORYREQUEST']._serialized_start=2448
+  _globals['_LISTINTEGRATIONREQUESTHISTORYREQUEST']._serialized_end=2518
+  _globals['_LISTINTEGRATIONREQUESTHISTORYRESPONSE']._serialized_start=2520
+  _globals['_LISTINTEGRATIONREQUESTHISTORYRESPONSE']._serialized_end=2616
+  _globals['_HISTORYENTRY']._serialized_start=2619
+  _globals['_HISTORYENTRY']._serialized_end=2935
+  _globals['_CANCELINTEGRATIONREQUESTREQUEST']._serialized_start=2937
+  _globals['_CANCELINTEGRATIONREQUESTREQUEST']._serialized_end=3018
+  _globals['_CANCELINTEGRATIONREQUESTRESPONSE']._serialized_start=3020
+  _globals['_CANCELINTEGRATIONREQUESTRESPONSE']._serialized_end=3129
+  _globals['_INTAKESERVICE']._serialized_start=3419
+  _globals['_INTAKESERVICE']._serialized_end=4343
 # @@protoc_insertion_point(module_scope)

@@ -162,6 +162,7 @@ class CreateIntegrationRequestRequest(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     PARTNER_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
     """The partner's key: ^[A-Za-z0-9._:/-]{1,128}$."""
     source_system: _builtins.str
@@ -176,6 +177,10 @@ class CreateIntegrationRequestRequest(_message.Message):
     """The owner, when it is not the caller: needs the scope act-for-partner."""
     traceparent: _builtins.str
     """W3C trace context of the partner's call; empty takes the metadata's."""
+    @_builtins.property
+    def partner_limits(self) -> Global___PartnerLimits:
+        """What the owner's token allows; read only beside a `partner_id` that the caller may name."""
+
     def __init__(
         self,
         *,
@@ -186,14 +191,105 @@ class CreateIntegrationRequestRequest(_message.Message):
         correlation_id: _builtins.str = ...,
         partner_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        partner_limits: Global___PartnerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "external_id", b"external_id", "partner_id", b"partner_id", "payload_json", b"payload_json", "source_system", b"source_system", "target_system", b"target_system", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "external_id", b"external_id", "partner_id", b"partner_id", "partner_limits", b"partner_limits", "payload_json", b"payload_json", "source_system", b"source_system", "target_system", b"target_system", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateIntegrationRequestRequest: _TypeAlias = CreateIntegrationRequestRequest  # noqa: Y015
+
+@_typing.final
+class PartnerLimits(_message.Message):
+    """What a partner's own token narrows, handed on by a service that acts for the partner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    rate_per_minute: _builtins.int
+    """Creates per minute; absent means the hub's default, 0 no limit."""
+    @_builtins.property
+    def sources(self) -> Global___SystemNames:
+        """The source systems it may name; absent means every one."""
+
+    @_builtins.property
+    def targets(self) -> Global___SystemNames:
+        """The target systems it may name; absent means every one."""
+
+    def __init__(
+        self,
+        *,
+        sources: Global___SystemNames | None = ...,
+        targets: Global___SystemNames | None = ...,
+        rate_per_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate_per_minute", b"_rate_per_minute", "rate_per_minute", b"rate_per_minute", "sources", b"sources", "targets", b"targets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate_per_minute", b"_rate_per_minute", "rate_per_minute", b"rate_per_minute", "sources", b"sources", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate_per_minute: _TypeAlias = _typing.Literal["rate_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__rate_per_minute: _TypeAlias = _typing.Literal["_rate_per_minute", b"_rate_per_minute"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_per_minute) -> _WhichOneofReturnType__rate_per_minute | None: ...
+
+Global___PartnerLimits: _TypeAlias = PartnerLimits  # noqa: Y015
+
+@_typing.final
+class SystemNames(_message.Message):
+    """A list of systems, which may be empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SystemNames: _TypeAlias = SystemNames  # noqa: Y015
+
+@_typing.final
+class PartnerRate(_message.Message):
+    """Where a partner stands with its rate limit after a create."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RESET_SECONDS_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Creates per minute."""
+    remaining: _builtins.int
+    """Creates left at once."""
+    reset_seconds: _builtins.int
+    """Seconds after which all of them are there again."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        reset_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "remaining", b"remaining", "reset_seconds", b"reset_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartnerRate: _TypeAlias = PartnerRate  # noqa: Y015
 
 @_typing.final
 class CreateIntegrationRequestResponse(_message.Message):
@@ -275,6 +371,7 @@ class BatchCreateResult(_message.Message):
 
     INTEGRATION_REQUEST_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def integration_request(self) -> Global___IntegrationRequest:
         """The new request; its payload is left out."""
@@ -283,15 +380,20 @@ class BatchCreateResult(_message.Message):
     def error(self) -> Global___BatchItemError:
         """Why this one was refused."""
 
+    @_builtins.property
+    def rate(self) -> Global___PartnerRate:
+        """The owner's rate limit after this batch; absent when it has none."""
+
     def __init__(
         self,
         *,
         integration_request: Global___IntegrationRequest | None = ...,
         error: Global___BatchItemError | None = ...,
+        rate: Global___PartnerRate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "integration_request", b"integration_request", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "integration_request", b"integration_request", "rate", b"rate", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "integration_request", b"integration_request", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "integration_request", b"integration_request", "rate", b"rate", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["integration_request", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

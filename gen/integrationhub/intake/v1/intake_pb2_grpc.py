@@ -85,7 +85,8 @@ class IntakeServiceServicer:
         Idempotent by `external_id`: a repetition stores nothing and is answered
         ALREADY_EXISTS (reason DUPLICATE_EXTERNAL_ID, ResourceInfo names the
         existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
-        the fields), RESOURCE_EXHAUSTED (BACKLOG_FULL, RetryInfo), UNAVAILABLE
+        the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
+        (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
         (STORAGE_UNAVAILABLE). Scope: requests:write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

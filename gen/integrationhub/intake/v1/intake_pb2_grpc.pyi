@@ -46,7 +46,8 @@ class IntakeServiceStub:
     Idempotent by `external_id`: a repetition stores nothing and is answered
     ALREADY_EXISTS (reason DUPLICATE_EXTERNAL_ID, ResourceInfo names the
     existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
-    the fields), RESOURCE_EXHAUSTED (BACKLOG_FULL, RetryInfo), UNAVAILABLE
+    the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
+    (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
     (STORAGE_UNAVAILABLE). Scope: requests:write.
     """
     BatchCreateIntegrationRequests: _grpc.UnaryUnaryMultiCallable[_intake_pb2.BatchCreateIntegrationRequestsRequest, _intake_pb2.BatchCreateIntegrationRequestsResponse]
@@ -98,7 +99,8 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     Idempotent by `external_id`: a repetition stores nothing and is answered
     ALREADY_EXISTS (reason DUPLICATE_EXTERNAL_ID, ResourceInfo names the
     existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
-    the fields), RESOURCE_EXHAUSTED (BACKLOG_FULL, RetryInfo), UNAVAILABLE
+    the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
+    (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
     (STORAGE_UNAVAILABLE). Scope: requests:write.
     """
     BatchCreateIntegrationRequests: _aio.UnaryUnaryMultiCallable[_intake_pb2.BatchCreateIntegrationRequestsRequest, _intake_pb2.BatchCreateIntegrationRequestsResponse]  # type: ignore[assignment]
@@ -153,7 +155,8 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent by `external_id`: a repetition stores nothing and is answered
         ALREADY_EXISTS (reason DUPLICATE_EXTERNAL_ID, ResourceInfo names the
         existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
-        the fields), RESOURCE_EXHAUSTED (BACKLOG_FULL, RetryInfo), UNAVAILABLE
+        the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
+        (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
         (STORAGE_UNAVAILABLE). Scope: requests:write.
         """
 
