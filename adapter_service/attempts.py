@@ -25,9 +25,9 @@ from adapter_service.outcome import (
 )
 from adapter_service.registry import ExternalSystem
 from chassis.http_client import NoAnswer, NotSent
-from chassis.logs import get_logger
+from chassis.logs import bound, get_logger
 from chassis.telemetry import Telemetry
-from chassis.tracing import Tracing
+from chassis.tracing import Tracing, trace_fields
 
 log = get_logger()
 
@@ -50,56 +50,63 @@ class Attempts:
 
     def __init__(self, telemetry: Telemetry, tracing: Tracing) -> None:
         self._duration = telemetry.histogram("external_system_call_duration_ms")
+        self._calls = telemetry.counter("external_system_calls_total")
         self._tracing = tracing
 
     async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
         """Post a document once. The target's timeout covers everything, a token's renewal included."""
-        with self._span(system, delivery.traceparent) as traceparent:
+        with self._of(system, delivery) as traceparent:
             started = asyncio.get_running_loop().time()
             traced = replace(delivery, traceparent=traceparent)
             outcome = await _deliver(system, traced, started + system.target.timeout_seconds)
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
-        self._record("deliver", system, traced, attempt)
+            self._record("deliver", system, attempt)
         return attempt
 
     async def lookup(self, system: ExternalSystem, question: Question) -> Attempt[LookupOutcome]:
         """Ask a system once, within the target's timeout or MAX_LOOKUP_SECONDS, whichever is less."""
         if not system.adapter.supports_lookup:
             return Attempt(outcome=Unsupported(), seconds=0.0)
-        with self._span(system, question.traceparent) as traceparent:
+        with self._of(system, question) as traceparent:
             started = asyncio.get_running_loop().time()
             traced = replace(question, traceparent=traceparent)
             outcome = await _lookup(system, traced, started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
-        self._record("lookup", system, traced, attempt)
+            self._record("lookup", system, attempt)
         return attempt
 
     @contextmanager
-    def _span(self, system: ExternalSystem, traceparent: str) -> Iterator[str]:
-        with self._tracing.span(span_name(system.target.name), traceparent, SpanKind.CLIENT) as inside:
+    def _of(self, system: ExternalSystem, question: Question) -> Iterator[str]:
+        """Do all inside in the call's own span, and log it as this request's, whatever batch it came in."""
+        name = span_name(system.target.name)
+        with (
+            self._tracing.span(name, question.traceparent, SpanKind.CLIENT) as inside,
+            bound(
+                correlation_id=question.correlation_id,
+                request_id=question.request_id,
+                **trace_fields(inside),
+            ),
+        ):
             yield inside
 
     def _record(
         self,
         operation: str,
         system: ExternalSystem,
-        question: Question,
         attempt: Attempt[DeliverOutcome] | Attempt[LookupOutcome],
     ) -> None:
-        self._duration.labels(system=system.target.name).observe(attempt.seconds * 1000)
+        name, outcome = system.target.name, type(attempt.outcome).__name__
+        self._duration.labels(system=name).observe(attempt.seconds * 1000)
+        self._calls.labels(system=name, operation=operation, outcome=outcome).inc()
         went_well = isinstance(attempt.outcome, Delivered | Found)
         (log.info if went_well else log.warning)(
             "External system called",
             operation=operation,
-            system=system.target.name,
+            system=name,
             url=system.adapter.url,
             duration_ms=round(attempt.seconds * 1000, 3),
-            outcome=type(attempt.outcome).__name__,
+            outcome=outcome,
             code=getattr(attempt.outcome, "code", ""),
-            correlation_id=question.correlation_id,
-            request_id=question.request_id,
-            trace_id=question.traceparent[3:35],
-            span_id=question.traceparent[36:52],
         )
 
 

@@ -34,7 +34,12 @@ async def main() -> int:
     arguments = _arguments()
     print(f"machine  {machine()}")
     with tempfile.TemporaryDirectory(prefix="hub-bench-") as folder:
-        hub = HubProcess(Path(folder), targets=str(Path(folder) / "targets.toml"), log_level=arguments.log_level)
+        hub = HubProcess(
+            Path(folder),
+            targets=str(Path(folder) / "targets.toml"),
+            log_level=arguments.log_level,
+            partner_rate_per_minute="0",
+        )
         (Path(folder) / "targets.toml").write_text(TARGETS.format(simulator=hub.simulator_url))
         started = time.monotonic()
         async with hub:

@@ -202,7 +202,8 @@ class Store:
         begun_ns = time.time_ns()
         results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
         if self._on_commit is not None:
-            self._on_commit(results, begun_ns)  # here, not in the caller: what follows a commit must not depend on who waits
+            # here, not in the caller: what follows a commit must not depend on who waits
+            self._on_commit(results, begun_ns)
         return results
 
 
@@ -218,7 +219,12 @@ def _parse(url: str) -> sa.URL:
 
 def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
     engine = sa.create_engine(
-        url, poolclass=QueuePool, pool_size=size, max_overflow=2, connect_args={"check_same_thread": False}
+        url,
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=2,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # an error's text would hold payloads, and it is logged
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -248,6 +254,7 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
         pool_size=size,
         max_overflow=2,
         pool_timeout=5,
+        hide_parameters=True,  # the same
         connect_args={"options": options, "connect_timeout": 3, "application_name": "integration-hub"},
     )
 

@@ -28,7 +28,10 @@ def configure_logs(service: str, *, level: str, log_format: str, stream: TextIO 
     renderer: Any = (
         structlog.processors.JSONRenderer(serializer=_to_json)
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the other one prints local variables: payloads, tokens
+        )
     )
     structlog.configure(
         processors=[

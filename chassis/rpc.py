@@ -198,8 +198,16 @@ class RpcServer:
     """A gRPC server as a component: ready after `start`, drained by `stop`."""
 
     def __init__(
-        self, address: str, servicers: Sequence[Servicer], stage_list: Sequence[Stage], *, grace_seconds: float
+        self,
+        address: str,
+        servicers: Sequence[Servicer],
+        stage_list: Sequence[Stage],
+        *,
+        grace_seconds: float,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
+        """`credentials` encrypt the link (chassis.tls); None = plain text."""
+        self._credentials = credentials
         self._address = address
         self._servicers = servicers
         self._stages = stage_list
@@ -216,7 +224,10 @@ class RpcServer:
         names = [servicer.name for servicer in self._servicers]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         try:
-            server.add_insecure_port(self._address)
+            if self._credentials is None:
+                server.add_insecure_port(self._address)
+            else:
+                server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise OSError(
                 f"The port of {self._address} is taken or not allowed; free it or set another address"

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 
 from chassis.correlation import METADATA_KEY, TRACEPARENT, correlation_id_var, traceparent_var
+from chassis.settings import HubSettings, split_address
 from chassis.status import from_rpc_error
+from chassis.tls import ReloadingChannel, TlsFiles, tls_files
 from chassis.tokens import ServiceToken
 
 Response = TypeVar("Response")
@@ -25,14 +29,33 @@ CHANNEL_OPTIONS = [
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """How a client checks the server and shows itself."""
+
+    files: TlsFiles
+    #: The name in the servers' certificates; empty = the host that is called.
+    server_name: str = ""
+
+    def options(self, address: str) -> list[tuple[str, str]]:
+        """The name is said, since that of a channel to several addresses would be none of theirs."""
+        return [("grpc.ssl_target_name_override", self.server_name or split_address(address)[0])]
+
+
 class RpcClient:
     """A channel to one service, spread over its addresses when there are several; a component."""
 
-    def __init__(self, url: str, token: ServiceToken, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, token: ServiceToken, *, timeout_seconds: float, tls: "ClientTls | None" = None
+    ) -> None:
         addresses = [address.strip() for address in url.split(",")]
         target = addresses[0] if len(addresses) == 1 else "ipv4:" + ",".join(addresses)
         options = [*CHANNEL_OPTIONS, ("grpc.lb_policy_name", "round_robin")]
-        self.channel = grpc.aio.insecure_channel(target, options=options)
+        self.channel: Any = (
+            grpc.aio.insecure_channel(target, options=options)
+            if tls is None
+            else ReloadingChannel(tls.files, partial(_secure, target, [*options, *tls.options(addresses[0])]))
+        )
         self._token = token
         self._timeout_seconds = timeout_seconds
 
@@ -89,3 +112,13 @@ class RpcClient:
     async def stop(self) -> None:
         """Close the channel."""
         await self.channel.close()
+
+
+def client_tls(settings: HubSettings) -> ClientTls | None:
+    """What the settings say of encryption; None = plain text. Raises: ConfigurationError."""
+    files = tls_files(settings)
+    return None if files is None else ClientTls(files=files, server_name=settings.tls_server_name)
+
+
+def _secure(target: str, options: list[tuple[str, Any]], credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(target, credentials, options=options)

@@ -37,13 +37,13 @@ class Service:
 
     def __init__(self, name: str, components: Sequence[Component]) -> None:
         self.name = name
-        self._components = list(components)
+        self.components = tuple(components)
         self._started: list[Component] = []
 
     async def start(self) -> None:
         """Start every component; on a failure stop those that run, then raise it."""
         try:
-            for component in self._components:
+            for component in self.components:
                 self._started.append(component)
                 await component.start()
         except BaseException:
@@ -105,6 +105,7 @@ class Loop:
         self._name = name
         self._pause = pause_after_error_seconds
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     async def start(self) -> None:
         """Start the loop."""
@@ -112,12 +113,15 @@ class Loop:
 
     async def stop(self) -> None:
         """Cancel the loop and wait for its end."""
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while True:
+        # the flag, since a step may swallow its cancellation: redis-py's wait_for does so when it meets its result
+        # (python/cpython#86296, before Python 3.12)
+        while not self._is_stopping:
             try:
                 await self._step()
             except Exception as error:  # the outermost loop of a worker: it must go on

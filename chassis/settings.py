@@ -6,11 +6,15 @@ Every default is safe on one machine. What is not here is not configurable; targ
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.errors import ConfigurationError
+from chassis.logs import get_logger
+
+log = get_logger()
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
@@ -39,6 +43,13 @@ class HubSettings(BaseSettings):
     adapter_url: str = Field("", description="Where clients find the adapter; empty = its address")
     orchestrator_url: str = Field("", description="Where clients find the orchestrator; empty = its address")
     allow_plaintext: bool = Field(False, description="Allow unencrypted links on addresses that are not loopback")
+    tls_certificate: str = Field("", description="PEM chain of this process for gRPC; empty = plain text")
+    tls_key: str = Field("", description="PEM key of that certificate")
+    tls_ca: str = Field("", description="PEM of the authority of the others; empty = this machine's authorities")
+    tls_client_auth: bool = Field(False, description="gRPC servers ask for a client certificate of HUB_TLS_CA")
+    tls_server_name: str = Field("", description="Name in the servers' certificates; empty = the host that is called")
+    gateway_tls_certificate: str = Field("", description="PEM chain for HTTPS; empty = HTTP, behind a proxy with TLS")
+    gateway_tls_key: str = Field("", description="PEM key of the gateway's certificate")
 
     jwt_issuer: str = "integration-hub"
     jwt_audience: str = "integration-hub"
@@ -69,7 +80,18 @@ class HubSettings(BaseSettings):
     @property
     def effective_redis_url(self) -> str:
         """The URL to connect to, with the default filled in."""
-        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+        return self.redis_url or f"redis://{self._embedded_password()}127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def redis_password_file(self) -> Path:
+        """Where `hub up` keeps the embedded Valkey's password."""
+        return self.state_dir / "valkey" / "password"
+
+    def _embedded_password(self) -> str:
+        try:
+            return f":{quote(self.redis_password_file.read_text().strip(), safe='')}@"
+        except OSError:  # no `hub up` has run here: then there is no password to know
+            return ""
 
     @property
     def effective_jwks(self) -> str:
@@ -93,17 +115,46 @@ class HubSettings(BaseSettings):
         """Where clients reach `service`: one or more host:port, separated by commas."""
         return str(getattr(self, f"{service}_url") or self.address_of(service))
 
-    def check_link(self, address: str) -> None:
-        """Refuse a plain-text link beyond this machine unless it was asked for.
+    def check_link(self, address: str, *, encrypted: bool | None = None) -> None:
+        """Refuse a plain-text link beyond this machine unless it was asked for; say so where it was.
 
+        A link of gRPC unless `encrypted` says how it stands with another.
         Raises: ConfigurationError when `address` is not loopback and HUB_ALLOW_PLAINTEXT is not set.
         """
+        if encrypted is None:
+            encrypted = bool(self.tls_certificate)
         host = address.rsplit(":", 1)[0]
-        if host not in LOOPBACK and not self.allow_plaintext:
+        if encrypted or host in LOOPBACK:
+            return
+        if not self.allow_plaintext:
             raise ConfigurationError(
                 f"{address} is not a loopback address and the link is not encrypted; "
-                "bind to 127.0.0.1 or set HUB_ALLOW_PLAINTEXT=true"
+                "bind to 127.0.0.1, configure TLS or set HUB_ALLOW_PLAINTEXT=true"
             )
+        log.warning("Link is not encrypted", address=address)
+
+    def check_redis(self) -> None:
+        """Raises: ConfigurationError when Redis is beyond this machine, without TLS, and that was not asked for."""
+        url = urlsplit(self.effective_redis_url)
+        if url.scheme not in ("redis", "rediss", "unix"):
+            raise ConfigurationError("HUB_REDIS_URL must begin with redis://, rediss:// or unix://")
+        if url.scheme == "redis":
+            self.check_link(f"{url.hostname}:{_port(url, 6379)}", encrypted=False)
+
+    def check_database(self) -> None:
+        """Raises: ConfigurationError when PostgreSQL is beyond this machine, without TLS, and that was not asked for."""
+        url = urlsplit(self.effective_database_url)
+        if url.scheme.startswith("postgresql") and url.hostname:
+            mode = dict(parse_qsl(url.query)).get("sslmode", "prefer")
+            encrypted = mode in ("require", "verify-ca", "verify-full")
+            self.check_link(f"{url.hostname}:{_port(url, 5432)}", encrypted=encrypted)
+
+
+def _port(url: SplitResult, default: int) -> int:
+    try:
+        return url.port or default
+    except ValueError:
+        return default
 
 
 def split_address(address: str) -> tuple[str, int]:

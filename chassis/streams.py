@@ -41,6 +41,11 @@ class Entry:
     id: str
     fields: Mapping[str, str]
 
+    @property
+    def added_at_ms(self) -> int:
+        """When it was added, Unix time by Redis' own clock."""
+        return int(self.id.partition("-")[0])
+
 
 def work_stream(target: str) -> str:
     """The stream that holds the ids of work for one target."""
@@ -132,6 +137,20 @@ class Streams:
                 await _guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer))
         except ResponseError as error:
             await self._recover_group(stream, error)
+
+    async def reap_consumers(self, stream: str, *, idle_seconds: float) -> None:
+        """Forget consumers that are long gone and have nothing pending: every start of a worker brings a new name.
+
+        Raises: StreamsUnavailable.
+        """
+        try:
+            consumers: Any = await _guard(self._commands.xinfo_consumers(stream, GROUP))
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+            return
+        for consumer in consumers:
+            if not consumer["pending"] and consumer["idle"] > idle_seconds * 1000:
+                await _guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer["name"]))
 
     async def memory_lost(self) -> bool:
         """Whether the marker is gone: Redis was flushed, replaced or lost its files. Raises: StreamsUnavailable."""

@@ -93,7 +93,7 @@ class MetricsServer:
     """Shows a process' metrics over HTTP, those of the process itself included; a component of the service."""
 
     def __init__(self, telemetry: Telemetry, address: str) -> None:
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._address = address
         self._loop_lag = telemetry.histogram("event_loop_lag_ms")
         self._sampling: asyncio.Task[None] | None = None
@@ -101,8 +101,13 @@ class MetricsServer:
     async def start(self) -> None:
         """Listen. Raises: OSError when the port is taken."""
         host, port = split_address(self._address)
-        self._server, self._thread = start_http_server(port, host, registry=self._telemetry.registry)
-        ProcessCollector(registry=self._telemetry.registry)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry=self.telemetry.registry)
+        except OSError as error:
+            raise OSError(
+                f"The port of {self._address} is taken or not allowed; free it or set another address"
+            ) from error
+        ProcessCollector(registry=self.telemetry.registry)
         self._sampling = asyncio.create_task(self._sample_loop_lag(), name="loop-lag")
 
     async def stop(self) -> None:

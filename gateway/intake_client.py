@@ -63,7 +63,7 @@ class IntakeClient:
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
         self._is_reachable = True
-        self._batcher: Batcher[CreateIntegrationRequestRequest, IntegrationRequest] = Batcher(
+        self._batcher: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
             self._create_batch,
             max_items=MAX_BATCH_ITEMS,
             max_weight=MAX_BATCH_BYTES,
@@ -72,8 +72,8 @@ class IntakeClient:
             on_batch=telemetry.histogram("batch_items").labels(batch="create").observe,
         )
 
-    async def create(self, request: CreateIntegrationRequestRequest) -> IntegrationRequest:
-        """Create one integration request; returns once it is durable.
+    async def create(self, request: CreateIntegrationRequestRequest) -> BatchCreateResult:
+        """Create one integration request; returns once it is durable, with where the partner's rate stands.
 
         Raises: HubError as intake refused it; ServiceUnavailable when it certainly did not reach intake;
         OutcomeNotKnown when it may have; Overloaded when too much waits here already.
@@ -114,7 +114,7 @@ class IntakeClient:
 
     async def _create_batch(
         self, requests: Sequence[CreateIntegrationRequestRequest]
-    ) -> list[IntegrationRequest | BaseException]:
+    ) -> list[BatchCreateResult | BaseException]:
         # The batch is nobody's call: each item carries its own ids, and intake gives the call one of its own.
         correlation_id_var.set("")
         traceparent_var.set("")
@@ -150,9 +150,9 @@ class IntakeClient:
             raise ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")
 
 
-def _item_result(result: BatchCreateResult) -> IntegrationRequest | BaseException:
+def _item_result(result: BatchCreateResult) -> BatchCreateResult | BaseException:
     if result.WhichOneof("result") == "integration_request":
-        return result.integration_request
+        return result
     error = from_status(result.error.code, result.error.message, list(result.error.details))
     # exactly this class: a refusal with a reason of its own is about the partner
     return _own_trouble(error) if type(error) is PermissionDenied else error

@@ -40,6 +40,10 @@ TEXTS = {
     504: "Not known whether it was stored: repeat with the same externalId",
 }
 _EVERYWHERE = (405, 500)
+_RATE = {
+    "RateLimit-Policy": "Your limit: `q` requests in `w` seconds",
+    "RateLimit": "What is left of it: `r` requests; all of it is there again in `t` seconds",
+}
 _READ = (401, 403, 422, 429, 503)
 
 
@@ -92,6 +96,8 @@ def _error(code: int) -> Spec:
         headers["Location"] = "The request that has the externalId"
     if code in (429, 503):
         headers["Retry-After"] = "Seconds"
+    if code == 429:
+        headers |= _RATE
     if code in (401, 403):
         headers["WWW-Authenticate"] = "Bearer (RFC 6750)"
     if code == 405:
@@ -174,7 +180,7 @@ _OPERATIONS: dict[str, Spec] = {
             "description": "At most 1 MiB of UTF-8, nesting at most 64, no duplicate keys, no NaN.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateBody"}, "example": CREATE}},
         },
-        "answers": {202: _json("Accepted and durable", AcceptedBody, ACCEPTED, Location="Where to ask about it")},
+        "answers": {202: _json("Accepted and durable", AcceptedBody, ACCEPTED, Location="Where to ask about it", **_RATE)},
         "errors": (400, 401, 403, 409, 413, 415, 422, 429, 503, 504),
     },
     f"GET {COLLECTION}": {

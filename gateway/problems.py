@@ -153,9 +153,20 @@ def problem_headers(error: HubError) -> dict[str, str]:
         headers["Allow"] = error.metadata["allow"]
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer" if isinstance(error, TokenMissing) else 'Bearer error="invalid_token"'
+    if isinstance(error, errors.RateLimited) and "limit" in error.metadata:
+        limit, remaining, reset = (int(error.metadata[name]) for name in ("limit", "remaining", "reset"))
+        headers |= rate_headers(limit=limit, remaining=remaining, reset_seconds=reset)
     if isinstance(error, errors.PermissionDenied) and "scope" in error.metadata:
         headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.metadata["scope"]}"'
     return headers
+
+
+def rate_headers(*, limit: int, remaining: int, reset_seconds: int) -> dict[str, str]:
+    """Where a partner stands with its limit (draft-ietf-httpapi-ratelimit-headers: structured fields)."""
+    return {
+        "RateLimit-Policy": f'"partner";q={limit};w=60',
+        "RateLimit": f'"partner";r={remaining};t={reset_seconds}',
+    }
 
 
 def _row(error: HubError) -> tuple[int, str]:

@@ -31,7 +31,7 @@ from gateway.mapping import (
     to_history_body,
     to_list_body,
 )
-from gateway.problems import COLLECTION
+from gateway.problems import COLLECTION, rate_headers
 from gateway.request_body import read_json_body
 
 log = get_logger()
@@ -61,15 +61,21 @@ class IntegrationRequestRoutes:
             # bound for good: the call has a context of its own
             bind_contextvars(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
-            stored = await self._intake.create(
+            created = await self._intake.create(
                 to_create_request(
                     body,
                     partner_id=caller.partner_id,
+                    limits=caller.limits,
                     correlation_id=correlation_id_var.get(),
                     traceparent=traceparent,
                 )
             )
-        return _json(to_accepted_body(stored), {"Location": f"{COLLECTION}/{stored.id}", **_NO_STORE}, status=202)
+        stored = created.integration_request
+        headers = {"Location": f"{COLLECTION}/{stored.id}", **_NO_STORE}
+        if created.HasField("rate"):
+            rate = created.rate
+            headers |= rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
+        return _json(to_accepted_body(stored), headers, status=202)
 
     async def get(self, request: Request) -> Response:
         """Answer one request of the caller's partner, or 304 when the caller's copy is current."""

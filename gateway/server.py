@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from chassis.settings import split_address
+from chassis.tls import TlsFiles
 from gateway.http_protocol import GatewayProtocol
 from gateway.readiness import Readiness
 
@@ -22,9 +23,15 @@ ANNOUNCE_SECONDS = 0.5
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, tls: TlsFiles | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+
     async def on_tick(self, counter: int) -> bool:
-        """Cut slow clients off once a second (uvicorn calls this every 100 ms)."""
+        """Cut slow clients off and look for a new certificate once a second (uvicorn calls this every 100 ms)."""
         if counter % 10 == 0:
+            if self._tls is not None and self.config.ssl is not None and self._tls.reload():
+                self._tls.load_into(self.config.ssl)
             for connection in list(self.server_state.connections):
                 if isinstance(connection, GatewayProtocol):
                     connection.cut_off_if_slow()
@@ -42,7 +49,10 @@ class HttpServer:
         *,
         grace_seconds: float,
         announce_seconds: float = ANNOUNCE_SECONDS,
+        tls: TlsFiles | None = None,
     ) -> None:
+        """`tls` makes it HTTPS."""
+        self._tls = tls
         self._address = address
         self._readiness = readiness
         self._announce_seconds = announce_seconds
@@ -73,7 +83,8 @@ class HttpServer:
                 f"The port of {self._address} is taken or not allowed; free it or set HUB_GATEWAY_ADDRESS"
             ) from error
         self._config.load()
-        server = _Server(self._config)
+        self._config.ssl = self._tls.server_context() if self._tls is not None else None
+        server = _Server(self._config, self._tls)
         server.lifespan = self._config.lifespan_class(self._config)
         await server.startup(sockets=[listener])
         self._running = (server, listener, asyncio.create_task(server.main_loop(), name="http-server-ticks"))

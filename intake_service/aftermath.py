@@ -1,4 +1,4 @@
-"""What follows every commit: events to the relay, the seed's counters, the seed's log lines.
+"""What follows every commit: events to the relay, the seed's counters, spans and log lines.
 
 It is called with the results of each transaction, whether or not anybody still waits for them.
 """
@@ -8,68 +8,111 @@ from typing import Any
 
 from chassis.logs import get_logger
 from chassis.telemetry import Telemetry
+from chassis.tracing import Tracing, processing_traceparent, trace_fields
 from intake_service.backlog import Backlog
 from intake_service.events import COMPLETED, FAILED, Event
-from intake_service.integration_request import FailureReason
+from intake_service.integration_request import FailureReason, Status
 from intake_service.outbox import Relay
+from intake_service.store.dead_letters import Settled
+from intake_service.store.due import Due
 from intake_service.store.leases import ClaimAnswer, ReportAnswer
 from intake_service.store.requests import Cancelled, Created
 from intake_service.store.rows import StoredRequest
 
 log = get_logger()
 
+INSERT_SPAN = "db.insert.integration_requests"
+UPDATE_SPAN = "db.update.integration_requests"
+
 
 class Aftermath:
     """Tells the rest of the hub what was committed."""
 
-    def __init__(self, relay: Relay, backlog: Backlog, telemetry: Telemetry) -> None:
+    def __init__(self, relay: Relay, backlog: Backlog, telemetry: Telemetry, tracing: Tracing) -> None:
         self._relay = relay
+        self._tracing = tracing
         self._backlog = backlog
         self._received = telemetry.counter("integration_requests_received_total")
         self._completed = telemetry.counter("integration_requests_completed_total")
         self._failed = telemetry.counter("integration_requests_failed_total")
+        self._total_ms = telemetry.histogram("integration_requests_total_duration_ms")
         telemetry.start_at_zero("integration_requests_failed_total", [{"reason": r.value} for r in FailureReason])
-        self._tell: dict[type, Callable[[Any], None]] = {
+        self._tell: dict[type, Callable[[Any, int], None]] = {
             Created: self._tell_created,
             Cancelled: self._tell_cancelled,
-            ClaimAnswer: self._tell_change,
+            ClaimAnswer: self._tell_claimed,
             ReportAnswer: self._tell_reported,
+            Settled: self._tell_settled,
+            Due: self._tell_due,
         }
 
-    def committed(self, results: Sequence[Any]) -> None:
-        """Handle the results of one transaction."""
+    def committed(self, results: Sequence[Any], begun_ns: int) -> None:
+        """Handle the results of one transaction, which was begun at that Unix time."""
         for result in results:
             if published := getattr(result, "events", None):
                 self._count_ends(published)
                 self._relay.hand_over(published)
             tell = self._tell.get(type(result))
             if tell is not None:
-                tell(result)
+                tell(result, begun_ns)
 
-    def _tell_created(self, created: Created) -> None:
+    def _tell_created(self, created: Created, begun_ns: int) -> None:
+        request = created.request
         self._received.inc()
-        self._backlog.accepted(created.request.partner_id)
-        log.info("Integration request persisted", **_fields(created.request), external_id=created.request.external_id)
+        self._backlog.accepted(request.partner_id)
+        context = self._tracing.record(INSERT_SPAN, request.traceparent, begun_ns)
+        log.info(
+            "Integration request persisted",
+            **_fields(request),
+            **trace_fields(context),
+            external_id=request.external_id,
+        )
 
-    def _tell_cancelled(self, cancelled: Cancelled) -> None:
+    def _tell_cancelled(self, cancelled: Cancelled, begun_ns: int) -> None:
         self._backlog.ended(cancelled.request.partner_id)
-        log.info("Integration request cancelled", **_fields(cancelled.request))
+        context = self._tracing.record(UPDATE_SPAN, cancelled.request.traceparent, begun_ns)
+        log.info("Integration request cancelled", **_fields(cancelled.request), **trace_fields(context))
 
-    def _tell_change(self, answer: ClaimAnswer | ReportAnswer) -> None:
+    def _tell_claimed(self, answer: ClaimAnswer, begun_ns: int) -> None:
+        _tell_ends(answer.events)  # poisoned ones, of the whole batch
+        self._tell_change(answer, begun_ns)
+
+    def _tell_change(self, answer: ClaimAnswer | ReportAnswer, begun_ns: int) -> None:
         if answer.before is None or answer.after is None:
             return
+        request = answer.after
+        working = processing_traceparent(request.traceparent, request.id, request.standing.lease_token)
+        context = self._tracing.record(UPDATE_SPAN, working, begun_ns)
         old, new = answer.before.standing.status, answer.after.standing.status
         if old is not new:
-            log.info("Status updated", **_fields(answer.after), old_status=old.value, new_status=new.value)
+            log.info(
+                "Status updated",
+                **_fields(request),
+                **trace_fields(context),
+                old_status=old.value,
+                new_status=new.value,
+            )
 
-    def _tell_reported(self, answer: ReportAnswer) -> None:
-        self._tell_change(answer)
+    def _tell_reported(self, answer: ReportAnswer, begun_ns: int) -> None:
+        self._tell_change(answer, begun_ns)
         if answer.after is None:
             return
-        if answer.after.standing.status.is_terminal:
+        standing = answer.after.standing
+        if standing.status is Status.COMPLETED and standing.cycle == 1:
+            elapsed_ms = (answer.after.updated_at - answer.after.created_at) / 1000
+            self._total_ms.labels(target=answer.after.target_system).observe(elapsed_ms)
+        if standing.status.is_terminal:
             self._backlog.ended(answer.after.partner_id)
         elif answer.rings_at_once:
             self._relay.ring([(answer.after.target_system, answer.after.id)])
+
+    def _tell_settled(self, settled: Settled, begun_ns: int) -> None:
+        for event in settled.events:
+            context = self._tracing.record(UPDATE_SPAN, event.traceparent, begun_ns)
+            log.info("Dead letter redriven", **_event_fields(event, context))
+
+    def _tell_due(self, found: Due, _: int) -> None:
+        _tell_ends(found.events)
 
     def _count_ends(self, published: Sequence[Event]) -> None:
         for event in published:
@@ -77,6 +120,22 @@ class Aftermath:
                 self._completed.inc()
             elif event.type == FAILED:
                 self._failed.labels(reason=event.failure_reason).inc()
+
+
+def _tell_ends(published: Sequence[Event]) -> None:
+    """Log the failures that no worker reports: poisoned, or expired while nobody held it."""
+    for event in published:
+        if event.type == FAILED:
+            log.error("Integration failed", **_event_fields(event, event.traceparent), reason=event.failure_reason)
+
+
+def _event_fields(event: Event, context: str) -> dict[str, str]:
+    return {
+        "request_id": event.request_id,
+        "correlation_id": event.correlation_id,
+        "system": event.target_system,
+        **trace_fields(context),
+    }
 
 
 def _fields(request: StoredRequest) -> dict[str, str]:

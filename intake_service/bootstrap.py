@@ -8,11 +8,13 @@ from chassis.service import Service
 from chassis.settings import HubSettings
 from chassis.streams import Streams
 from chassis.telemetry import MetricsServer, Telemetry
+from chassis.tls import server_tls
 from chassis.tokens import JwksSource, TokenVerifier
 from chassis.tracing import Tracing
 from intake_service.aftermath import Aftermath
 from intake_service.backlog import Backlog
 from intake_service.commands import Commands
+from intake_service.gauges import Gauges
 from intake_service.migrations import migrate
 from intake_service.outbox import Relay
 from intake_service.queries import Queries
@@ -39,12 +41,12 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     store = Store(
         Database(hub.effective_database_url, clock=clock),
         on_batch=batch_items.labels(batch="commit").observe,
-        on_commit=lambda results: aftermath[0].committed(results),  # noqa: PLW0108 - it is built later
+        on_commit=lambda results, begun_ns: aftermath[0].committed(results, begun_ns),  # noqa: PLW0108 - built later
     )
     streams = Streams(hub.effective_redis_url)
     relay = Relay(store, streams, telemetry, tracing)
     backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
-    aftermath.append(Aftermath(relay, backlog, telemetry))
+    aftermath.append(Aftermath(relay, backlog, telemetry, tracing))
     rate_limit = RateLimit(hub.effective_redis_url, telemetry.counter("rate_limit_open_total"))
     commands = Commands(
         store, backlog, settings.targets, telemetry, rate_limit, rate_per_minute=hub.partner_rate_per_minute
@@ -73,7 +75,14 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
         ],
         stages(telemetry, verifier),
         grace_seconds=hub.grace_seconds,
+        credentials=server_tls(hub),
     )
     metrics = MetricsServer(telemetry, hub.intake_metrics_address)
     scheduler = Scheduler(store, streams, relay, telemetry)
-    return Service("intake", [tracing, metrics, keys, store, streams, rate_limit, backlog, relay, scheduler, server])
+    by_target = [{"target": name} for name in settings.targets.by_name]
+    for name in ("due_rings_total", "integration_requests_total_duration_ms"):
+        telemetry.start_at_zero(name, by_target)
+    gauges = Gauges(store, telemetry, settings.targets.by_name)
+    return Service(
+        "intake", [tracing, metrics, keys, store, streams, rate_limit, backlog, gauges, relay, scheduler, server]
+    )

@@ -51,25 +51,29 @@ class Event:
         """Why, of a failed request's event; empty otherwise."""
         return str(orjson.loads(self.data).get("failureReason", ""))
 
-    def entries(self) -> list[tuple[str, dict[str, str]]]:
-        """The stream entries that publish it: the work first, so that a watcher never hurts the flow."""
+    def entries(self, traceparent: str) -> list[tuple[str, dict[str, str]]]:
+        """The stream entries that publish it: the work first, so that a watcher never hurts the flow.
+
+        `traceparent` is the context of the publication.
+        """
         fields = {
             "type": self.type,
             "id": self.request_id,
             "correlation_id": self.correlation_id,
-            "traceparent": self.traceparent,
+            "traceparent": traceparent,
             "data": self.data,
         }
-        entries = [ring(self.target_system, self.request_id)] if self.rings else []
+        entries = [ring(self.target_system, self.request_id, traceparent)] if self.rings else []
         entries.append((EVENTS_STREAM, fields))
         if self.type == DEAD_LETTERED:
             entries.append((DEAD_LETTER_STREAM, fields))
         return entries
 
 
-def ring(target_system: str, request_id: str) -> tuple[str, dict[str, str]]:
+def ring(target_system: str, request_id: str, traceparent: str = "") -> tuple[str, dict[str, str]]:
     """The stream entry that says: look at this request."""
-    return work_stream(target_system), {"id": request_id}
+    fields = {"id": request_id, "traceparent": traceparent} if traceparent else {"id": request_id}
+    return work_stream(target_system), fields
 
 
 def created(about: About, at: Micros) -> Event:

@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from opentelemetry.trace import SpanKind
+
 from chassis.clock import SECOND, Micros
 from chassis.database import Store
 from chassis.errors import HubError
@@ -20,7 +22,7 @@ from chassis.logs import get_logger
 from chassis.service import Loop
 from chassis.streams import Streams
 from chassis.telemetry import Telemetry
-from chassis.tracing import Tracing
+from chassis.tracing import OpenSpan, Tracing, trace_fields
 from intake_service.events import CREATED, EVENT_TYPES, Event, ring
 from intake_service.store import outbox
 
@@ -43,6 +45,7 @@ class Relay:
         self._tracing = tracing
         self._published = telemetry.counter("events_published_total")
         self._lag = telemetry.gauge("outbox_lag_seconds")
+        self._lag_ms = telemetry.histogram("events_publish_lag_ms")
         telemetry.start_at_zero("events_published_total", [{"type": event_type} for event_type in EVENT_TYPES])
         self._handed_over: deque[Event | tuple[str, str]] = deque()
         self._something = asyncio.Event()
@@ -100,32 +103,45 @@ class Relay:
         await self._publish(batch)
 
     async def _publish(self, batch: Sequence[Event | tuple[str, str]]) -> None:
+        events = [item for item in batch if isinstance(item, Event)]
+        spans = self._begin_spans(events)
+        contexts = {event_id: span.traceparent for event_id, span in spans.items()}
         entries = []
         for item in batch:
-            entries += item.entries() if isinstance(item, Event) else [ring(*item)]
+            if isinstance(item, Event):
+                entries += item.entries(contexts.get(item.id, item.traceparent))
+            else:
+                entries.append(ring(*item))
         try:
             await self._streams.publish(entries)
-        except HubError:
+        except HubError as error:
+            for span in spans.values():
+                span.end(error=error.reason)
             self._fall_behind()
             raise
-        events = [item for item in batch if isinstance(item, Event)]
+        now = time.time() * SECOND
         for event in events:
             self._published.labels(type=event.type).inc()
+            self._lag_ms.observe(max(0.0, (now - event.created_at) / 1000))
             if event.type == CREATED:
-                self._tell(event)
+                _tell(event, contexts.get(event.id, event.traceparent))
+        for span in spans.values():
+            span.end()
         if events:
             task = asyncio.create_task(self._forget([event.id for event in events]))
             self._deletes.add(task)
             task.add_done_callback(self._deletes.discard)
 
-    def _tell(self, event: Event) -> None:
-        with self._tracing.span("messagebus.publish", event.traceparent):
-            log.info(
-                "Event published to queue",
-                event_type=event.type,
-                correlation_id=event.correlation_id,
-                request_id=event.request_id,
-            )
+    def _begin_spans(self, events: Sequence[Event]) -> dict[str, OpenSpan]:
+        """Begin the spans of the events that bring work, by event; the workers' spans hang below them."""
+        if not self._tracing.enabled:
+            return {}
+        begun = {
+            event.id: self._tracing.begin("messagebus.publish", event.traceparent, SpanKind.PRODUCER)
+            for event in events
+            if event.rings
+        }
+        return {event_id: span for event_id, span in begun.items() if span is not None}
 
     async def _forget(self, ids: list[str]) -> None:
         try:
@@ -164,3 +180,13 @@ class Relay:
         if time.monotonic() - self._trimmed_at >= TRIM_SECONDS:
             await self._streams.trim_by_age()
             self._trimmed_at = time.monotonic()
+
+
+def _tell(event: Event, context: str) -> None:
+    log.info(
+        "Event published to queue",
+        event_type=event.type,
+        correlation_id=event.correlation_id,
+        request_id=event.request_id,
+        **trace_fields(context),
+    )

@@ -8,12 +8,13 @@ import socket
 from chassis.access import LIFECYCLE
 from chassis.errors import ConfigurationError
 from chassis.rpc import RpcServer, Servicer, stages
-from chassis.rpc_client import RpcClient
+from chassis.rpc_client import RpcClient, client_tls
 from chassis.service import Service
 from chassis.settings import HubSettings
 from chassis.streams import Streams
 from chassis.targets import Targets, load_targets
 from chassis.telemetry import MetricsServer, Telemetry
+from chassis.tls import server_tls
 from chassis.tokens import JwksSource, ServiceToken, TokenSigner, TokenVerifier
 from chassis.tracing import Tracing
 from integrationhub.orchestrator.v1 import orchestrator_pb2_grpc
@@ -32,6 +33,8 @@ SERVICE = "integrationhub.orchestrator.v1.OrchestratorService"
 async def build(settings: HubSettings) -> Service:
     """Build the service, stopped. Raises: ConfigurationError when a setting, target or schema is wrong."""
     settings.check_link(settings.address_of(NAME))
+    settings.check_link(settings.metrics_address_of(NAME), encrypted=False)
+    settings.check_redis()
     targets = load_targets(settings.targets)
     schemas = load_schemas(targets)
     telemetry = Telemetry(NAME)
@@ -105,7 +108,9 @@ def _service_token(settings: HubSettings) -> ServiceToken:
 def _rpc_client(settings: HubSettings, service: str, token: ServiceToken) -> RpcClient:
     for address in settings.url_of(service).split(","):
         settings.check_link(address.strip())
-    return RpcClient(settings.url_of(service), token, timeout_seconds=settings.rpc_timeout_seconds)
+    return RpcClient(
+        settings.url_of(service), token, timeout_seconds=settings.rpc_timeout_seconds, tls=client_tls(settings)
+    )
 
 
 def _server(settings: HubSettings, servicer: OrchestratorServicer, telemetry: Telemetry) -> RpcServer:
@@ -118,5 +123,9 @@ def _server(settings: HubSettings, servicer: OrchestratorServicer, telemetry: Te
         add=orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
     )
     return RpcServer(
-        settings.address_of(NAME), [service], stages(telemetry, verifier), grace_seconds=settings.grace_seconds
+        settings.address_of(NAME),
+        [service],
+        stages(telemetry, verifier),
+        grace_seconds=settings.grace_seconds,
+        credentials=server_tls(settings),
     )

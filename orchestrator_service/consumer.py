@@ -12,13 +12,16 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
+from chassis.correlation import clean_traceparent
 from chassis.errors import HubError, ServiceUnavailable
 from chassis.logs import get_logger
 from chassis.streams import Entry, Streams, work_stream
 from chassis.targets import Target
 from chassis.telemetry import Telemetry
+from chassis.tracing import now_ns
 from integrationhub.intake.v1 import lifecycle_pb2
 from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
+from orchestrator_service.breaker import BreakerState
 from orchestrator_service.capacity import Place, TargetCapacity
 from orchestrator_service.clients import AdapterClient, IntakeClient
 from orchestrator_service.process import Processor
@@ -28,9 +31,12 @@ log = get_logger()
 MAX_READ = 500
 SWEEP_SECONDS = 5.0
 RECLAIM_SECONDS = 15.0
+#: A name that has not read for this long belongs to a worker that is gone: a living one reads every few seconds.
+DEAD_CONSUMER_SECONDS = 3600.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.05
+_BREAKER_LEVELS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -84,6 +90,10 @@ class TargetReader:
         self._processor = processor
         self._in_hand = in_hand
         self._orphans = telemetry.counter("orphan_event_total")
+        self._lag_ms = telemetry.histogram("events_consume_lag_ms").labels(target=target.name)
+        telemetry.watch("target_in_flight", lambda: capacity.in_flight, target=target.name)
+        telemetry.watch("target_concurrency_limit", lambda: capacity.limit, target=target.name)
+        telemetry.watch("target_breaker_state", lambda: _BREAKER_LEVELS[capacity.breaker], target=target.name)
         self._sweep_seconds = sweep_seconds
         self._reclaim_seconds = reclaim_seconds
         self._sweep_at = 0.0
@@ -149,19 +159,20 @@ class TargetReader:
                 self._stream, worker_id, idle_seconds=self._reclaim_seconds, count=room
             )
             self._reclaim_at = now if len(entries) == room else now + self._reclaim_seconds
+            await self._streams.reap_consumers(self._stream, idle_seconds=DEAD_CONSUMER_SECONDS)
             if entries:
                 return entries
         return await self._streams.read(self._stream, worker_id, room)
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Claim what the entries name, start what is granted, acknowledge all that was answered."""
-        places: dict[str, Place] = {}
+        places: dict[str, tuple[Place, Entry]] = {}
         answered = [entry.id for entry in entries if self._sort(entry, places)]
         if places:
             await self._claim(places)
         await self._streams.acknowledge(self._stream, answered)
 
-    def _sort(self, entry: Entry, places: dict[str, Place]) -> bool:
+    def _sort(self, entry: Entry, places: dict[str, tuple[Place, Entry]]) -> bool:
         """Take a place for the request that an entry names; False when there is none and the entry must wait."""
         integration_request_id = entry.fields.get("id", "")
         if not _UUID.fullmatch(integration_request_id):
@@ -175,25 +186,28 @@ class TargetReader:
             self._in_hand.end(integration_request_id)
             self._sweep_at = 0.0
             return False
-        places[integration_request_id] = place
+        places[integration_request_id] = place, entry
         return True
 
-    async def _claim(self, places: Mapping[str, Place]) -> None:
+    async def _claim(self, places: Mapping[str, tuple[Place, Entry]]) -> None:
+        begun_ns = now_ns()
         try:
             results = await self._intake.claim(list(places))
         except BaseException:
-            for integration_request_id, place in places.items():
+            for integration_request_id, (place, _) in places.items():
                 self._in_hand.end(integration_request_id)
                 place.leave()
             raise
-        for result, (integration_request_id, place) in zip(results, places.items(), strict=True):
+        now_ms = now_ns() / 1_000_000
+        for result, (integration_request_id, (place, entry)) in zip(results, places.items(), strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
-                self._start(result.lease, place)
+                self._lag_ms.observe(max(0.0, now_ms - entry.added_at_ms))
+                self._start(result.lease, place, clean_traceparent(entry.fields.get("traceparent")), begun_ns)
             else:
                 self._drop(result, integration_request_id, place)
 
-    def _start(self, lease: Lease, place: Place) -> None:
-        task = asyncio.create_task(self._work(lease, place))
+    def _start(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
+        task = asyncio.create_task(self._work(lease, place, rung_by, begun_ns))
         self._in_hand.tasks.add(task)
         task.add_done_callback(self._in_hand.tasks.discard)
 
@@ -204,10 +218,10 @@ class TargetReader:
             self._orphans.inc()
             log.warning("Stream entry names an unknown request", stream=self._stream)
 
-    async def _work(self, lease: Lease, place: Place) -> None:
+    async def _work(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
         integration_request_id = lease.integration_request.id
         try:
-            await self._processor.process(lease, place, self.target)
+            await self._processor.process(lease, place, self.target, rung_by=rung_by, begun_ns=begun_ns)
         except Exception:  # the outermost frame of a request: its lease runs out and others take it
             log.exception("Processing failed", request_id=integration_request_id)
         finally:

@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from chassis.clock import from_timestamp
 from chassis.targets import Target
+from chassis.tracing import processing_traceparent
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
 from integrationhub.intake.v1 import lifecycle_pb2
@@ -62,6 +63,22 @@ def progress_of(lease: Lease) -> Progress:
         claimed_at=from_timestamp(lease.claimed_at),
         expires_at=from_timestamp(lease.expires_at),
     )
+
+
+def parent_context(lease: Lease, rung_by: str) -> str:
+    """The context to work in: the publication's if it is of the request's own trace (anybody may write to a stream)."""
+    return rung_by if rung_by and rung_by[:36] == lease.traceparent[:36] else lease.traceparent
+
+
+def earlier_contexts(lease: Lease) -> list[str]:
+    """The contexts of the processing that this one repeats; a redrive has raised the token once more."""
+    integration_request_id = lease.integration_request.id
+    earlier = [lease.token - 1] + ([lease.token - 2] if lease.cycle > 1 else [])
+    return [
+        processing_traceparent(lease.traceparent, integration_request_id, token)
+        for token in earlier
+        if token > 0 and lease.traceparent
+    ]
 
 
 def deliver_request(lease: Lease, traceparent: str) -> DeliverRequest:

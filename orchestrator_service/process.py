@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from google.protobuf.duration_pb2 import Duration
+from opentelemetry.trace import SpanKind
 
 from chassis.errors import HubError, OutcomeNotKnown
 from chassis.logs import bound, get_logger
 from chassis.targets import Target
-from chassis.telemetry import Telemetry
-from chassis.tracing import Tracing
+from chassis.telemetry import LabelValues, Telemetry
+from chassis.tracing import OpenSpan, Tracing, processing_span_id, trace_fields, within
 from integrationhub.intake.v1 import lifecycle_pb2
 from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report, ReportStatus
 from orchestrator_service import mapping, retry
@@ -100,16 +101,34 @@ class Processor:
         self._chance = chance
         self._active = telemetry.gauge("worker_active_tasks")
         self._invalid = telemetry.counter("integration_validation_failures_total")
+        #: A schema that refers to itself has paths without end.
+        self._fields = LabelValues()
+        self._retries = telemetry.counter("delivery_retries_total")
+        required = {self._fields.bound(field) for schema in schemas.values() for field in sorted(schema.required)}
+        telemetry.start_at_zero("integration_validation_failures_total", [{"field": field} for field in required])
+        repeated = ("UNAVAILABLE", "THROTTLED", "UNKNOWN", "ABSENT")
+        telemetry.start_at_zero(
+            "delivery_retries_total", [{"target": name, "outcome": outcome} for name in targets for outcome in repeated]
+        )
 
-    async def process(self, lease: Lease, place: Place, target: Target) -> None:
+    async def process(
+        self, lease: Lease, place: Place, target: Target, *, rung_by: str = "", begun_ns: int | None = None
+    ) -> None:
         """Take one request that was read from `target`'s stream to its next report.
 
+        `rung_by` is the trace context of the entry that named it, `begun_ns` the Unix time at which the claim began.
         Returns when that is recorded or refused.
         """
         integration_request = lease.integration_request
+        span = self._begin_span(lease, rung_by, begun_ns) if self._tracing.enabled else None
         with (
-            bound(correlation_id=integration_request.correlation_id, request_id=integration_request.id),
-            self._tracing.span("worker.process_integration", lease.traceparent) as traceparent,
+            within(span, lease.traceparent) as traceparent,
+            bound(
+                correlation_id=integration_request.correlation_id,
+                request_id=integration_request.id,
+                partner_id=integration_request.partner_id,
+                **trace_fields(traceparent),
+            ),
             self._active.track_inprogress(),
         ):
             log.info("Worker processing integration", system=target.name)
@@ -122,6 +141,22 @@ class Processor:
                 traceparent=traceparent,
             )
             await self._report(work, await self._conclude(work))
+
+    def _begin_span(self, lease: Lease, rung_by: str, begun_ns: int | None) -> OpenSpan | None:
+        integration_request = lease.integration_request
+        return self._tracing.begin(
+            "worker.process_integration",
+            mapping.parent_context(lease, rung_by),
+            SpanKind.CONSUMER,
+            span_id=processing_span_id(integration_request.id, lease.token),
+            started_ns=begun_ns,
+            follows=mapping.earlier_contexts(lease),
+            attributes={
+                "request_id": integration_request.id,
+                "correlation_id": integration_request.correlation_id,
+                "target": integration_request.target_system,
+            },
+        )
 
     async def _conclude(self, work: Work) -> Conclusion:
         try:
@@ -187,7 +222,7 @@ class Processor:
             return None
         for finding in findings:
             log.warning("Validation failed", field=finding.field)
-            self._invalid.labels(field=finding.field).inc()
+            self._invalid.labels(field=self._fields.bound(finding.field)).inc()
         log.warning("Payload validation failed", field=findings[0].field)
         detail = "; ".join(f"{finding.field}: {finding.detail}" for finding in findings)[:MAX_DETAIL]
         reason = FailureReason.VALIDATION_FAILED
@@ -220,7 +255,9 @@ class Processor:
             )
         except NotDelivered as error:
             log.warning("Adapter did not take the delivery", reason=error.reason)
-            return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=True))
+            # an earlier post that is in doubt stays in doubt, whatever became of this one
+            not_sent = not work.lease.in_doubt
+            return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=not_sent))
         except HubError as error:
             log.warning("Adapter's answer was lost", reason=error.reason)
             attempt = Attempt(outcome=Outcome.UNKNOWN, detail="The adapter's answer was lost.")
@@ -237,6 +274,9 @@ class Processor:
             return
         status = await self._tell(mapping.decision_report(work.lease, conclusion.decision, conclusion.call))
         if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+            if isinstance(conclusion.decision, Retry):
+                outcome = conclusion.call.outcome if conclusion.call is not None else ""
+                self._retries.labels(target=work.target.name, outcome=outcome).inc()
             _say(work.target.name, conclusion.decision, conclusion.call)
 
     async def _tell(self, report: Report) -> ReportStatus.ValueType:

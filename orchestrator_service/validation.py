@@ -52,6 +52,8 @@ class PayloadSchema:
         except (ValueError, TypeError) as error:
             raise BadSchema(str(error).partition("\n")[0]) from error
         self._names = frozenset(_property_names(document))
+        #: The fields that every payload must have.
+        self.required = frozenset(document.get("required", ()) if isinstance(document, Mapping) else ())
 
     def check(self, payload_json: str) -> list[Finding]:
         """Say what is wrong with a payload, up to MAX_FINDINGS; nothing means that it is valid."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import pytest
@@ -16,26 +16,18 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from chassis.access import ACT_FOR_PARTNER, LIFECYCLE, OPERATIONS, REQUESTS_READ, REQUESTS_WRITE
-from chassis.clock import Clock
-from chassis.database import Database, Store
-from chassis.rate_limit import RateLimit
-from chassis.rpc import RpcServer, Servicer, stages
+from chassis.database import Store
+from chassis.rpc import RpcServer
+from chassis.service import Component
+from chassis.settings import HubSettings
 from chassis.streams import Streams
-from chassis.targets import Target, Targets
-from chassis.telemetry import Telemetry
+from chassis.telemetry import MetricsServer, Telemetry
 from chassis.testing import FakeClock, TestKeys, free_port
-from chassis.tokens import JwksSource, TokenVerifier
-from chassis.tracing import Tracing
-from intake_service.aftermath import Aftermath
 from intake_service.backlog import Backlog
-from intake_service.commands import Commands
+from intake_service.bootstrap import build
 from intake_service.outbox import Relay
-from intake_service.queries import Queries
 from intake_service.scheduler import Scheduler
-from intake_service.servicer import DeadLetterServicer, IntakeServicer, LifecycleServicer
-from intake_service.settling import Settling
 from intake_service.store.due import Due, take_due
-from integrationhub.intake.v1 import dead_letters_pb2_grpc, intake_pb2_grpc, lifecycle_pb2_grpc
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
@@ -47,17 +39,24 @@ if TYPE_CHECKING:  # these three are in the stubs' hints only
     from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceAsyncStub
     from integrationhub.intake.v1.lifecycle_pb2_grpc import LifecycleServiceAsyncStub
 
-NAME = "integration-hub"
 #: Nothing listens there: what the relay would publish stays in the outbox.
 NO_REDIS = "redis://127.0.0.1:1/0"
 PAYLOAD = '{"orderId":"ORD-2024-001","customer":"Empresa ABC","amount":15000.00}'
 TTL_SECONDS = 86400
-SERVICES = {
-    "integrationhub.intake.v1.IntakeService": intake_pb2_grpc.add_IntakeServiceServicer_to_server,
-    "integrationhub.intake.v1.LifecycleService": lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server,
-    "integrationhub.intake.v1.DeadLetterService": dead_letters_pb2_grpc.add_DeadLetterServiceServicer_to_server,
-}
+#: Two systems; nothing calls them.
+TARGETS = f"""
+[targets.TotvsProtheus]
+adapter = "http_json"
+base_url = "http://127.0.0.1:1"
+ttl_seconds = {TTL_SECONDS}
 
+[targets.SAP]
+adapter = "http_json"
+base_url = "http://127.0.0.1:1"
+ttl_seconds = {TTL_SECONDS}
+"""
+
+Part = TypeVar("Part")
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -73,18 +72,6 @@ class Refusal:
     violations: dict[str, str] = field(default_factory=dict)
     resource: str = ""
     retry_after_seconds: float | None = None
-
-
-def targets_of_the_tests() -> Targets:
-    """Two systems; nothing calls them."""
-    names = ("TotvsProtheus", "SAP")
-    return Targets(
-        folder=Path(),
-        by_name={
-            name: Target(adapter="http_json", base_url="http://127.0.0.1:1", ttl_seconds=TTL_SECONDS, name=name)
-            for name in names
-        },
-    )
 
 
 def new_request(external_id: str = "E-1", **fields: Any) -> pb.CreateIntegrationRequestRequest:
@@ -276,64 +263,57 @@ async def running_intake(
     keys: TestKeys,
     *,
     clock: FakeClock | None = None,
-    real_time: Clock | None = None,
+    real_time: bool = False,
     redis_url: str = NO_REDIS,
     maximum: int = 1000,
     maximum_per_partner: int = 1000,
-    rate_per_minute: int = 0,
 ) -> AsyncIterator[IntakeUnderTest]:
-    """Serve a migrated database. Relay and scheduler are built but run only when the test starts them."""
+    """Serve a migrated database. Relay, scheduler and counts are built but run only when the test starts them."""
     clock = clock or FakeClock()
-    telemetry = Telemetry("intake")
-    aftermath: list[Aftermath] = []
-    store = Store(
-        Database(url, clock=real_time or clock), on_commit=lambda results: aftermath[0].committed(results)
-    )
-    streams = Streams(redis_url, block_seconds=0.2)
-    relay = Relay(store, streams, telemetry, Tracing())
-    backlog = Backlog(store, maximum=maximum, maximum_per_partner=maximum_per_partner)
-    aftermath.append(Aftermath(relay, backlog, telemetry))
-    rate_limit = RateLimit(redis_url, telemetry.counter("rate_limit_open_total"))
-    commands = Commands(
-        store, backlog, targets_of_the_tests(), telemetry, rate_limit, rate_per_minute=rate_per_minute
-    )
-    queries = Queries(store)
-    servicers = (
-        IntakeServicer(commands, queries),
-        LifecycleServicer(commands),
-        DeadLetterServicer(queries, Settling(commands, queries)),
-    )
-    address = f"127.0.0.1:{free_port()}"
-    server = RpcServer(
-        address,
-        [
-            Servicer(name=name, implementation=servicer, add=add)
-            for servicer, (name, add) in zip(servicers, SERVICES.items(), strict=True)
-        ],
-        stages(telemetry, TokenVerifier(JwksSource(str(keys.jwks)), issuer=NAME, audience=NAME)),
+    settings = HubSettings(
+        state_dir=keys.jwks.parent,
+        database_url=url,
+        redis_url=redis_url,
+        targets=_targets_file(keys.jwks.parent),
+        intake_address=f"127.0.0.1:{free_port()}",
+        jwt_jwks=str(keys.jwks),
+        partner_rate_per_minute=0,
+        max_backlog=maximum,
+        max_backlog_per_partner=maximum_per_partner,
         grace_seconds=1,
     )
-    await store.start()
-    await server.start()
-    async with grpc.aio.insecure_channel(address) as channel:
+    parts = {type(part): part for part in (await build(settings, None if real_time else clock)).components}
+    await parts[Store].start()
+    await parts[RpcServer].start()
+    async with grpc.aio.insecure_channel(settings.intake_address) as channel:
         try:
             yield IntakeUnderTest(
                 clock=clock,
-                store=store,
-                backlog=backlog,
-                relay=relay,
-                scheduler=Scheduler(store, streams, relay, telemetry),
-                streams=streams,
-                telemetry=telemetry,
+                store=_part(parts, Store),
+                backlog=_part(parts, Backlog),
+                relay=_part(parts, Relay),
+                scheduler=_part(parts, Scheduler),
+                streams=_part(parts, Streams),
+                telemetry=_part(parts, MetricsServer).telemetry,
                 keys=keys,
-                address=address,
+                address=settings.intake_address,
                 channel=channel,
                 requests=IntakeServiceStub(channel),
                 lifecycle=LifecycleServiceStub(channel),
                 dead_letters=DeadLetterServiceStub(channel),
             )
         finally:
-            await server.stop()
-            await store.stop()
-            await streams.stop()
-            await rate_limit.stop()
+            for kind in (RpcServer, Store, Streams):
+                await parts[kind].stop()
+
+
+def _part(parts: dict[type[Component], Component], kind: type[Part]) -> Part:
+    part = parts[kind]
+    assert isinstance(part, kind)
+    return part
+
+
+def _targets_file(folder: Path) -> Path:
+    path = folder / "targets.toml"
+    path.write_text(TARGETS, encoding="utf-8")
+    return path

@@ -10,11 +10,14 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from chassis.errors import StorageUnavailable
+from chassis.rpc_client import RpcClient
 from chassis.targets import Target
 from chassis.testing import eventually
+from chassis.tokens import ServiceToken
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
 from orchestrator_service.capacity import Place, TargetCapacity
+from orchestrator_service.clients import AdapterClient
 from orchestrator_service.retry import Outcome
 from orchestrator_service.validation import PayloadSchema
 from tests.orchestrator_fakes import (
@@ -251,6 +254,22 @@ async def test_an_adapter_that_is_away_spends_nothing(parts: Surroundings) -> No
 
     assert request.steps == ["release"]
     assert request.reports[0].release.delay.ToSeconds() == 2
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_a_post_that_never_left_is_taken_back_but_an_older_doubt_stays(
+    parts: Surroundings, in_doubt: bool
+) -> None:
+    token = ServiceToken(parts.keys.signer, service="orchestrator", scopes=["requests:read"])  # the adapter refuses it
+    parts.adapter_client = refused = AdapterClient(
+        RpcClient(parts.adapter_address, token, timeout_seconds=5), telemetry=parts.telemetry
+    )
+    request_id = parts.intake.in_doubt(seconds_ago=1) if in_doubt else parts.intake.add()
+    request = await process(parts, request_id, by=target(idempotent=True))
+    await refused.stop()
+
+    assert (request.steps, request.reports[-1].release.not_sent) == (["sending", "release"], not in_doubt)
+    assert request.lease.in_doubt is in_doubt
 
 
 async def test_an_answer_that_our_own_hop_lost_leaves_a_doubt(parts: Surroundings) -> None:

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from chassis.access import NO_LIMITS
 from chassis.clock import SECOND, to_timestamp
 from chassis.errors import InvalidRequest, Violation
 from gateway.mapping import (
@@ -30,7 +31,9 @@ def stored(**fields: object) -> pb.IntegrationRequest:
 
 
 def test_a_payload_is_carried_as_text() -> None:
-    request = to_create_request(read_create_body(GOOD), partner_id="acme", limits=NO_LIMITS, correlation_id="c", traceparent="t")
+    request = to_create_request(
+        read_create_body(GOOD), partner_id="acme", limits=NO_LIMITS, correlation_id="c", traceparent="t"
+    )
 
     assert request.payload_json == '{"n":15000.00}'
     assert (request.partner_id, request.correlation_id, request.traceparent) == ("acme", "c", "t")

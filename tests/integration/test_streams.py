@@ -1,0 +1,109 @@
+"""What the hub relies on in Redis Streams, on a real Valkey."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+
+from chassis.streams import GROUP, Streams, StreamsUnavailable
+from chassis.testing import eventually
+from tests.servers import ValkeyServer
+
+STREAM = "hub:work:Anything"
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(tmp_path / "valkey").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def streams(valkey: ValkeyServer) -> AsyncIterator[Streams]:
+    connected = Streams(valkey.url, block_seconds=0.1)
+    await connected.ensure_group(STREAM)
+    yield connected
+    await connected.stop()
+
+
+@pytest.fixture
+async def commands(valkey: ValkeyServer) -> AsyncIterator[redis.Redis]:
+    client = redis.Redis.from_url(valkey.url, decode_responses=True, legacy_responses=False)
+    yield client
+    await client.aclose()
+
+
+async def names(commands: redis.Redis) -> list[str]:
+    return [consumer["name"] for consumer in await commands.xinfo_consumers(STREAM, GROUP)]
+
+
+async def test_an_acknowledged_entry_leaves_the_stream(streams: Streams) -> None:
+    await streams.publish([(STREAM, {"id": "1"}), (STREAM, {"id": "2"})])
+    entries = await streams.read(STREAM, "worker", 10)
+
+    await streams.acknowledge(STREAM, [entries[0].id])
+
+    assert [entry.fields["id"] for entry in entries] == ["1", "2"]
+    assert (await streams.waiting(STREAM))[0] == 1
+
+
+async def test_a_lost_group_is_made_again_from_the_beginning(streams: Streams, commands: redis.Redis) -> None:
+    await streams.publish([(STREAM, {"id": "before"})])
+    await commands.xgroup_destroy(STREAM, GROUP)
+
+    first = await streams.read(STREAM, "worker", 10)
+    second = await streams.read(STREAM, "worker", 10)
+
+    assert first == []
+    assert [entry.fields["id"] for entry in second] == ["before"]
+
+
+async def test_an_entry_of_a_dead_worker_is_taken_over(streams: Streams) -> None:
+    await streams.publish([(STREAM, {"id": "1"})])
+    await streams.read(STREAM, "dead", 10)
+
+    async def taken_over() -> list[str]:
+        return [entry.fields["id"] for entry in await streams.reclaim(STREAM, "living", idle_seconds=0.05)]
+
+    assert await eventually(taken_over) == ["1"]
+
+
+async def test_an_entry_deleted_while_pending_is_not_handed_out(streams: Streams, commands: redis.Redis) -> None:
+    await streams.publish([(STREAM, {"id": "1"})])
+    (entry,) = await streams.read(STREAM, "dead", 10)
+    await commands.xdel(STREAM, entry.id)
+
+    assert await streams.reclaim(STREAM, "living", idle_seconds=0) == []
+
+
+async def test_names_of_dead_workers_are_forgotten_but_never_with_entries(
+    streams: Streams, commands: redis.Redis
+) -> None:
+    await streams.publish([(STREAM, {"id": "1"})])
+    await streams.read(STREAM, "holds-one", 1)
+    await streams.read(STREAM, "holds-none", 1)
+
+    async def reaped() -> bool:
+        await streams.reap_consumers(STREAM, idle_seconds=0.01)
+        return await names(commands) == ["holds-one"]
+
+    assert await eventually(reaped)
+
+
+async def test_a_flush_is_noticed_by_the_missing_marker(streams: Streams, commands: redis.Redis) -> None:
+    await streams.set_marker()
+    before = await streams.memory_lost()
+    await commands.flushall()
+
+    assert (before, await streams.memory_lost()) == (False, True)
+
+
+async def test_a_dead_redis_is_said_to_be_so_within_its_time_out(streams: Streams, valkey: ValkeyServer) -> None:
+    valkey.kill()
+
+    with pytest.raises(StreamsUnavailable):
+        await streams.publish([(STREAM, {"id": "1"})])
+    with pytest.raises(StreamsUnavailable):
+        await streams.read(STREAM, "worker", 1)
