@@ -50,7 +50,7 @@ async def main() -> int:
 async def _measure(hub: HubProcess, arguments: argparse.Namespace) -> int:
     pids = {name: pid for name, pid in hub.child_pids().items() if name in HUB_PROCESSES}
     await _print_idle(pids)
-    async with Completions(f"redis://127.0.0.1:{hub.setting('redis_port')}/0") as completions:
+    async with Completions(hub.redis_url) as completions:
         missing = await _print_low_load(hub, completions, arguments)
         missing += await _print_full_load(hub, completions, arguments, pids)
         failed = completions.failed

@@ -50,7 +50,7 @@ async def main() -> int:
 
 
 async def _measure(hub: HubProcess) -> int:
-    async with Completions(f"redis://127.0.0.1:{hub.setting('redis_port')}/0") as completions:
+    async with Completions(hub.redis_url) as completions:
         await _p95(hub, completions, "warm", 3.0)
         alone = await _p95(hub, completions, "alone", SECONDS)
         others = [

@@ -50,7 +50,7 @@ async def main() -> int:
 
 async def _measure(hub: HubProcess, seconds: float) -> int:
     pids = hub.child_pids()
-    async with Completions(f"redis://127.0.0.1:{hub.setting('redis_port')}/0") as completions:
+    async with Completions(hub.redis_url) as completions:
         peak = await _rate(hub, completions, per_second=CAPACITY * 1.2, seconds=min(15.0, seconds), prefix="peak")
         before = sum(proportional_memory_mb(pid) for pid in pids.values())
         partners = Partners(hub.base_url, hub.token("bench"), prefix="over", connections=256)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -51,11 +51,7 @@ class RpcClient:
         addresses = [address.strip() for address in url.split(",")]
         target = addresses[0] if len(addresses) == 1 else "ipv4:" + ",".join(addresses)
         options = [*CHANNEL_OPTIONS, ("grpc.lb_policy_name", "round_robin")]
-        self.channel: Any = (
-            grpc.aio.insecure_channel(target, options=options)
-            if tls is None
-            else ReloadingChannel(tls.files, partial(_secure, target, [*options, *tls.options(addresses[0])]))
-        )
+        self.channel = _channel(target, options, None if tls is None else (tls, addresses[0]))
         self._token = token
         self._timeout_seconds = timeout_seconds
 
@@ -118,6 +114,14 @@ def client_tls(settings: HubSettings) -> ClientTls | None:
     """What the settings say of encryption; None = plain text. Raises: ConfigurationError."""
     files = tls_files(settings)
     return None if files is None else ClientTls(files=files, server_name=settings.tls_server_name)
+
+
+def _channel(target: str, options: list[tuple[str, Any]], secured: tuple[ClientTls, str] | None) -> grpc.aio.Channel:
+    if secured is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    tls, address = secured
+    connect = partial(_secure, target, [*options, *tls.options(address)])
+    return cast(grpc.aio.Channel, ReloadingChannel(tls.files, connect))
 
 
 def _secure(target: str, options: list[tuple[str, Any]], credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:

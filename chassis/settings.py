@@ -53,7 +53,7 @@ class HubSettings(BaseSettings):
 
     jwt_issuer: str = "integration-hub"
     jwt_audience: str = "integration-hub"
-    jwt_jwks: str = Field("", description="Path or https URL of the key set; empty = the state folder's")
+    jwt_jwks: str = Field("", description="Paths or https URLs of key sets, by comma; empty = the state folder's")
     service_key: str = Field("", description="Private JWK set that signs service tokens; empty = the state folder's")
 
     partner_rate_per_minute: int = Field(600, ge=0, description="Creates per partner and minute; 0 = no limit")
@@ -142,7 +142,7 @@ class HubSettings(BaseSettings):
             self.check_link(f"{url.hostname}:{_port(url, 6379)}", encrypted=False)
 
     def check_database(self) -> None:
-        """Raises: ConfigurationError when PostgreSQL is beyond this machine, without TLS, and that was not asked for."""
+        """Raises: ConfigurationError when PostgreSQL is beyond this machine and not encrypted, unasked."""
         url = urlsplit(self.effective_database_url)
         if url.scheme.startswith("postgresql") and url.hostname:
             mode = dict(parse_qsl(url.query)).get("sslmode", "prefer")

@@ -53,13 +53,19 @@ class KeySource(Protocol):
 
 
 class JwksSource:
-    """A JWKS from a file or an https URL; a component. The last good set is kept when a reading fails."""
+    """Key sets from files or https URLs, separated by commas; a component.
+
+    Of each the last good set is kept when a reading fails. A hub whose partners' tokens come from an issuer of their
+    own names the issuer's set and its own, which its service tokens are checked with.
+    """
 
     def __init__(self, location: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        if location.startswith("http://"):
-            raise ConfigurationError(f"HUB_JWT_JWKS={location} is not encrypted; use https or a file")
-        self._location = location
+        self._locations = [each.strip() for each in location.split(",")]
+        for each in self._locations:
+            if each.startswith("http://"):
+                raise ConfigurationError(f"HUB_JWT_JWKS={each} is not encrypted; use https or a file")
         self._now = now
+        self._sets: dict[str, KeySet] = {}
         self._keys: KeySet | None = None
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
@@ -80,7 +86,7 @@ class JwksSource:
             await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS)
         if self._keys is None:
             raise ConfigurationError(
-                f"The key set {self._location} cannot be read; `hub keys` makes one, "
+                f"The key set {', '.join(self._locations)} cannot be read; `hub keys` makes one, "
                 "or set HUB_JWT_JWKS to your issuer's"
             )
         return self._keys
@@ -96,18 +102,21 @@ class JwksSource:
             await client.aclose()
 
     async def _read(self) -> None:
-        try:
-            self._keys = read_key_set(await self._fetch())
-        except (OSError, ValueError, httpx.HTTPError) as error:
-            log.warning("Key set cannot be read", location=self._location, reason=type(error).__name__)
+        for location in self._locations:
+            try:
+                self._sets[location] = read_key_set(await self._fetch(location))
+            except (OSError, ValueError, httpx.HTTPError) as error:
+                log.warning("Key set cannot be read", location=location, reason=type(error).__name__)
+        if self._sets:
+            self._keys = KeySet([key for each in self._sets.values() for key in each.keys])
 
-    async def _fetch(self) -> bytes:
-        if not self._location.startswith("https://"):
-            return await asyncio.to_thread(Path(self._location).read_bytes)
+    async def _fetch(self, location: str) -> bytes:
+        if not location.startswith("https://"):
+            return await asyncio.to_thread(Path(location).read_bytes)
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
         content = bytearray()
-        async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", self._location) as response:
+        async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", location) as response:
             response.raise_for_status()
             async for chunk in response.aiter_bytes():
                 content += chunk

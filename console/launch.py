@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -70,7 +71,7 @@ def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool) -> tuple
     plan = Plan(
         children=tuple(replace(child, hidden=quiet or child.hidden) for child in children),
         state_dir=str(state_dir),
-        ready_line=f"ready http://{connectable(settings.gateway_address)}",
+        ready_line=f"ready {_scheme(settings)}://{connectable(settings.gateway_address)}",
         summary=_summary(settings, simulator=simulator),
         log_format=settings.log_format,
     )
@@ -97,9 +98,23 @@ def _service(settings: HubSettings, name: str) -> ChildPlan:
     return ChildPlan(
         name=name,
         command=_module("gateway" if name == "gateway" else f"{name}_service"),
-        probe=f"http://{address}/readyz" if name == "gateway" else f"grpc://{address}",
+        probe=_probe(settings, name, address),
         grace_seconds=settings.grace_seconds + MARGIN_SECONDS,
     )
+
+
+def _probe(settings: HubSettings, name: str, address: str) -> str:
+    """Whom to ask; with TLS the files that the probe shows itself with, since a server may want to know its clients."""
+    if name == "gateway":
+        return f"{_scheme(settings)}://{address}/readyz"
+    if not settings.tls_certificate:
+        return f"grpc://{address}"
+    files = {"certificate": settings.tls_certificate, "key": settings.tls_key}
+    return f"grpcs://{address}?{urlencode({name: str(Path(path).absolute()) for name, path in files.items()})}"
+
+
+def _scheme(settings: HubSettings) -> str:
+    return "https" if settings.gateway_tls_certificate else "http"
 
 
 def _simulator(settings: HubSettings) -> ChildPlan:
@@ -115,7 +130,7 @@ def _valkey(settings: HubSettings) -> ChildPlan:
     return ChildPlan(
         name="valkey",
         command=prepare_valkey(settings.state_dir, settings.redis_port),
-        probe=f"redis://127.0.0.1:{settings.redis_port}",
+        probe=f"redis://127.0.0.1:{settings.redis_port}?password={quote(str(settings.redis_password_file.absolute()))}",
         grace_seconds=VALKEY_GRACE_SECONDS,
         hidden=True,  # it says much and little that matters here
     )
@@ -134,7 +149,7 @@ def _become_supervisor(environment: dict[str, str], plan_file: Path) -> NoReturn
 
 
 def _summary(settings: HubSettings, *, simulator: bool) -> str:
-    gateway = f"http://{connectable(settings.gateway_address)}"
+    gateway = f"{_scheme(settings)}://{connectable(settings.gateway_address)}"
     hub = hub_command(settings)
     own_keys = not settings.jwt_jwks
     token = f"$({hub} token --partner {EXAMPLE_PARTNER})" if own_keys else "$TOKEN"  # theirs comes from their issuer

@@ -10,8 +10,10 @@ from grpc_status import rpc_status
 
 from chassis.access import OPERATIONS
 from chassis.errors import HubError, InvalidRequest, ServiceUnavailable
+from chassis.rpc_client import client_tls
 from chassis.settings import HubSettings
 from chassis.status import from_rpc_error
+from chassis.tls import channel_credentials
 from chassis.tokens import TokenSigner
 
 Response = TypeVar("Response")
@@ -29,7 +31,7 @@ class OperatorClient:
         self._service = service
         self._url = settings.url_of(service)
         first = self._url.split(",")[0].strip()
-        self.channel = grpc.insecure_channel(first, options=CHANNEL_OPTIONS)
+        self.channel = _channel(settings, first)
         signer = TokenSigner(settings.effective_service_key, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
         token = signer.sign(subject=operator_name(), scopes=[OPERATIONS], seconds=TOKEN_SECONDS)
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -58,6 +60,14 @@ class OperatorClient:
             faults = "; ".join(f"{violation.pointer}: {violation.detail}" for violation in translated.violations)
             return HubError(f"{translated.message} ({faults})")
         return translated
+
+
+def _channel(settings: HubSettings, address: str) -> grpc.Channel:
+    tls = client_tls(settings)
+    if tls is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    options = [*CHANNEL_OPTIONS, *tls.options(address)]
+    return grpc.secure_channel(address, channel_credentials(tls.files.current), options=options)
 
 
 def operator_name() -> str:

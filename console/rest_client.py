@@ -40,7 +40,7 @@ class RestClient:
     def __init__(self, settings: HubSettings, partner: str) -> None:
         self._address = connectable(settings.gateway_address)
         host, port = split_address(self._address)
-        self._connection = http.client.HTTPConnection(host, port, timeout=settings.rpc_timeout_seconds)
+        self._connection = _connection(settings, host, port)
         self._signer = TokenSigner(
             settings.effective_service_key, issuer=settings.jwt_issuer, audience=settings.jwt_audience
         )
@@ -120,6 +120,18 @@ class RestClient:
             raise ServiceUnavailable(
                 f"The call to the hub at {self._address} broke off ({error}); repeat it"
             ) from error
+
+
+def _connection(settings: HubSettings, host: str, port: int) -> http.client.HTTPConnection:
+    if not settings.gateway_tls_certificate:
+        return http.client.HTTPConnection(host, port, timeout=settings.rpc_timeout_seconds)
+    import ssl
+
+    # what the machine trusts, the hub's own authority, and the gateway's certificate itself
+    context = ssl.create_default_context()
+    for path in filter(None, (settings.tls_ca, settings.gateway_tls_certificate)):
+        context.load_verify_locations(path)
+    return http.client.HTTPSConnection(host, port, timeout=settings.rpc_timeout_seconds, context=context)
 
 
 def _accepted(answer: Answer) -> Answer:

@@ -46,7 +46,14 @@ class HubProcess:
     @property
     def base_url(self) -> str:
         """Where partners call."""
-        return f"http://{self.setting('gateway_address')}"
+        scheme = "https" if "HUB_GATEWAY_TLS_CERTIFICATE" in self._variables else "http"
+        return f"{scheme}://{self.setting('gateway_address')}"
+
+    @property
+    def redis_url(self) -> str:
+        """The embedded Valkey, with the password it was given at the first start."""
+        settings = HubSettings(state_dir=Path(self.setting("state_dir")), redis_port=int(self.setting("redis_port")))
+        return settings.effective_redis_url
 
     @property
     def simulator_url(self) -> str:

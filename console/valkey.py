@@ -1,5 +1,6 @@
 """The embedded Valkey: which binary to run and its configuration. The supervisor runs it like any other child."""
 
+import secrets
 import shutil
 from pathlib import Path
 
@@ -37,12 +38,24 @@ def prepare_valkey(state_dir: Path, port: int) -> tuple[str, ...]:
     """Write the server's configuration into the state folder. Returns the command that runs it in the foreground."""
     folder = state_dir.absolute() / "valkey"
     folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
     config = folder / "valkey.conf"
-    config.write_text(valkey_config(folder, port))
+    config.touch(mode=0o600)
+    config.chmod(0o600)
+    config.write_text(valkey_config(folder, port, _password(folder / "password")))
     return (find_server(), str(config))
 
 
-def valkey_config(folder: Path, port: int) -> str:
+def _password(file: Path) -> str:
+    """The server's password, made once; the services read the same file (chassis.settings)."""
+    if not file.exists() or not file.read_text().strip():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32))
+    file.chmod(0o600)
+    return file.read_text().strip()
+
+
+def valkey_config(folder: Path, port: int, password: str) -> str:
     """Write the configuration: loopback only, every write in the append-only file, nothing evicted.
 
     Its title stays the command line, so that `ps` shows which state folder it belongs to.
@@ -50,6 +63,7 @@ def valkey_config(folder: Path, port: int) -> str:
     return f"""bind 127.0.0.1
 port {port}
 protected-mode yes
+requirepass {_quote(password)}
 daemonize no
 dir {_quote(str(folder))}
 logfile ""

@@ -180,7 +180,9 @@ _OPERATIONS: dict[str, Spec] = {
             "description": "At most 1 MiB of UTF-8, nesting at most 64, no duplicate keys, no NaN.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateBody"}, "example": CREATE}},
         },
-        "answers": {202: _json("Accepted and durable", AcceptedBody, ACCEPTED, Location="Where to ask about it", **_RATE)},
+        "answers": {
+            202: _json("Accepted and durable", AcceptedBody, ACCEPTED, Location="Where to ask about it", **_RATE)
+        },
         "errors": (400, 401, 403, 409, 413, 415, 422, 429, 503, 504),
     },
     f"GET {COLLECTION}": {

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 from chassis.access import ACT_FOR_PARTNER, LIFECYCLE, OPERATIONS, REQUESTS_READ, REQUESTS_WRITE
 from chassis.database import Store
+from chassis.rate_limit import RateLimit
 from chassis.rpc import RpcServer
 from chassis.service import Component
 from chassis.settings import HubSettings
@@ -267,6 +268,7 @@ async def running_intake(
     redis_url: str = NO_REDIS,
     maximum: int = 1000,
     maximum_per_partner: int = 1000,
+    rate_per_minute: int = 0,
 ) -> AsyncIterator[IntakeUnderTest]:
     """Serve a migrated database. Relay, scheduler and counts are built but run only when the test starts them."""
     clock = clock or FakeClock()
@@ -277,7 +279,7 @@ async def running_intake(
         targets=_targets_file(keys.jwks.parent),
         intake_address=f"127.0.0.1:{free_port()}",
         jwt_jwks=str(keys.jwks),
-        partner_rate_per_minute=0,
+        partner_rate_per_minute=rate_per_minute,
         max_backlog=maximum,
         max_backlog_per_partner=maximum_per_partner,
         grace_seconds=1,
@@ -303,7 +305,7 @@ async def running_intake(
                 dead_letters=DeadLetterServiceStub(channel),
             )
         finally:
-            for kind in (RpcServer, Store, Streams):
+            for kind in (RpcServer, Store, Streams, RateLimit):
                 await parts[kind].stop()
 
 

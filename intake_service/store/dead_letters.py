@@ -6,13 +6,26 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from chassis.database import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import Status, redrive
-from intake_service.store.changes import Change, record
-from intake_service.store.rows import StoredRequest, lock_requests
+from intake_service.store.changes import Change, LostRace, record
+from intake_service.store.requests import changed
+from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import dead_letters as d
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import payload_versions
+
+_SETTLE = ManyRows(
+    sa.update(d)
+    .where(d.c.id == sa.bindparam("b_id"), d.c.state == sa.literal_column("'open'"))
+    .values(
+        state=sa.bindparam("b_state"),
+        settled_at=sa.bindparam("b_at"),
+        settled_by=sa.bindparam("b_by"),
+        settled_reason=sa.bindparam("b_reason"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of it: redriven, discarded, not_open or not_found."""
+    """What became of it: redriven, discarded, not_open or not_found. The first one's events are the whole batch's."""
 
     result: str
     request_id: str
@@ -71,30 +84,51 @@ def select_dead_letters(
 
 
 def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Settle]) -> list[Settled]:
-    """Redrive or discard; compare-and-set on the open state, so that each is settled once."""
-    return [_settle(connection, now, item) for item in items]
+    """Redrive or discard, each at most once. A request's lock keeps others from settling its dead letters meanwhile."""
+    ids = [item.dead_letter_id for item in items]
+    owners = {letter.request_id for letter in _letters(connection, ids).values()}
+    is_corrected = any(item.payload_json is not None for item in items)
+    requests = lock_requests(connection, list(owners), with_payload=is_corrected)
+    letters = _letters(connection, ids)  # again, now that nobody else can settle them
+    is_open = {letter.id for letter in letters.values() if letter.state == "open"}
+    answers: list[Settled] = []
+    changes: list[Change] = []
+    for item in items:
+        letter = letters.get(item.dead_letter_id)
+        if letter is None:
+            answers.append(Settled(result="not_found", request_id="", events=[]))
+            continue
+        request = requests[letter.request_id]
+        if letter.id not in is_open or request.standing.status is not Status.FAILED:
+            answers.append(Settled(result="not_open", request_id=request.id, events=[]))
+            continue
+        is_open.remove(letter.id)
+        changes.append(_change(request, item, now))
+        requests[request.id] = changed(request, changes[-1].after, now)
+        answers.append(Settled(result=item.state, request_id=request.id, events=[]))
+        if item.payload_json is not None:
+            _replace_payload(connection, now, request, item)
+    settled = [item for item, answer in zip(items, answers, strict=True) if answer.result == item.state]
+    if settled and _SETTLE.execute(connection, [_settled_row(item, now) for item in settled]) != len(settled):
+        raise LostRace("a dead letter was settled in spite of its lock")
+    # the events belong to the whole batch; the first answer carries them out
+    answers[0].events.extend(record(connection, now, changes))
+    return answers
 
 
-def _settle(connection: sa.Connection, now: int, item: Settle) -> Settled:
-    row = connection.execute(sa.select(d).where(d.c.id == item.dead_letter_id)).one_or_none()
-    if row is None:
-        return Settled(result="not_found", request_id="", events=[])
-    request = lock_requests(connection, [row.request_id], with_payload=True)[row.request_id]
-    settled = (
-        connection.execute(
-            sa.update(d)
-            .where(d.c.id == item.dead_letter_id, d.c.state == "open")
-            .values(state=item.state, settled_at=now, settled_by=item.operator, settled_reason=item.reason)
-        ).rowcount
-        if request.standing.status is Status.FAILED
-        else 0
-    )
-    if not settled:
-        return Settled(result="not_open", request_id=row.request_id, events=[])
-    published = record(connection, now, [_change(request, item, now)])
-    if item.payload_json is not None:
-        _replace_payload(connection, now, request, item)
-    return Settled(result=item.state, request_id=request.id, events=published)
+def _letters(connection: sa.Connection, ids: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    wanted = sa.select(d.c.id, d.c.request_id, d.c.state).where(in_ids(d.c.id, connection, ids))
+    return {row.id: row for row in connection.execute(wanted).all()}
+
+
+def _settled_row(item: Settle, now: int) -> dict[str, Any]:
+    return {
+        "b_id": item.dead_letter_id,
+        "b_state": item.state,
+        "b_at": now,
+        "b_by": item.operator,
+        "b_reason": item.reason,
+    }
 
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:

@@ -37,6 +37,7 @@ class Breach(StrEnum):
     UNTRUE = "untrue"
     GAP = "history gap"
     LEFT_OVER = "left over"
+    ANSWER = "wrong answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ import redis
 
 from tests.chaos.load import Promise
 
-GROUP = "orchestrator"
 PAGE = 1000
 CONNECT_SECONDS = 5
 _OPEN = "SELECT id FROM integration_requests WHERE status NOT IN ('Completed', 'Failed')"
@@ -144,7 +143,7 @@ def read_left_over(database_url: str, redis_url: str) -> dict[str, int]:
         client: Any = streams  # its hints mix the answers of the blocking and the asynchronous client
         for stream in client.scan_iter("hub:work:*"):
             left[stream] = client.xlen(stream)
-            left[f"pending in {stream}"] = client.xpending(stream, GROUP)["pending"]
+            left[f"pending in {stream}"] = sum(group["pending"] for group in client.xinfo_groups(stream))
     return {name: count for name, count in left.items() if count}
 
 

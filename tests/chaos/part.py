@@ -58,6 +58,14 @@ class Part:
         self._restart_after_seconds = restart_after_seconds
         self._signal(signal.SIGKILL)
 
+    async def drain(self) -> int:
+        """End it as a rolling restart does and wait for its end; the next one starts at once. Gives its exit status."""
+        process = self._process
+        assert process is not None, f"{self.name} is not running"
+        self._restart_after_seconds = 0.0
+        self._signal(signal.SIGTERM)
+        return await process.wait()
+
     async def pause(self, seconds: float) -> None:
         """Stop it as a frozen machine does, and let it go on after that time."""
         process = self._process

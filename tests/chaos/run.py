@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ CALM_SECONDS = 60.0
 RECOVERED_SECONDS = 60.0
 SETTLE_SECONDS = 300.0
 EMPTY_SECONDS = 60.0
+#: Refusals that ask for a repetition; 0 = no answer.
+REPEATABLE = (0, 429, 503, 504)
 SCOPES = ("requests:write", "requests:read")
 
 
@@ -104,7 +106,7 @@ class Run:
         finally:
             saying.cancel()
             await self._injector.close()
-        findings = [*check(ledgers), *self._reopened()]
+        findings = [*check(ledgers), *self._seen()]
         return Outcome(
             plan=self._plan,
             folder=self._hub.folder,
@@ -197,9 +199,15 @@ class Run:
             left_over=left_over,
         )
 
-    def _reopened(self) -> list[Finding]:
-        text = "it was seen to have ended and was open again"
-        return [Finding(breach=Breach.DUPLICATED, about=each, text=text) for each in sorted(self._watch.reopened)]
+    def _seen(self) -> Iterator[Finding]:
+        """What was seen during the run and no ledger shows."""
+        for request_id in sorted(self._watch.reopened):
+            text = "it was seen to have ended and was open again"
+            yield Finding(breach=Breach.DUPLICATED, about=request_id, text=text)
+        for status, count in self._partners.refusals.items():
+            if status not in REPEATABLE:
+                text = f"{count} good orders were refused so; a partner would not send them again"
+                yield Finding(breach=Breach.ANSWER, about=f"status {status}", text=text)
 
     async def _say_regularly(self) -> None:
         while True:

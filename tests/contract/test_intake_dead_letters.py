@@ -12,7 +12,7 @@ from intake_service.store import tables
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
-from tests.intake import PAYLOAD, IntakeUnderTest, failed, refused, running_intake, sending
+from tests.intake import PAYLOAD, IntakeUnderTest, failed, new_request, refused, running_intake, sending
 
 NIL = "00000000-0000-7000-8000-000000000000"
 
@@ -261,9 +261,17 @@ async def test_a_filter_selects_open_dead_letters_only(hub: IntakeUnderTest) -> 
 
 
 async def test_hundreds_are_redriven_at_once_each_once(hub: IntakeUnderTest) -> None:
-    created = [(await hub.create(f"E-{number}")).id for number in range(300)]
-    for result in await hub.claim(*created):
-        await hub.report(result.lease, failed=failed("external_unavailable"))
+    wanted = pb.BatchCreateIntegrationRequestsRequest(requests=[new_request(f"E-{number}") for number in range(300)])
+    created = (await hub.requests.BatchCreateIntegrationRequests(wanted, metadata=hub.partner())).results
+    reports = [
+        life.Report(
+            integration_request_id=result.integration_request_id,
+            token=result.lease.token,
+            failed=failed("external_unavailable"),
+        )
+        for result in await hub.claim(*(each.integration_request.id for each in created))
+    ]
+    await hub.lifecycle.Report(life.ReportRequest(worker_id="w1", reports=reports), metadata=hub.worker)
 
     answers = await asyncio.gather(redrive(hub, all=True), redrive(hub, all=True))
 

@@ -152,7 +152,7 @@ def test_a_listener_on_every_interface_is_reached_on_loopback(address: str, expe
 
 
 def test_valkeys_configuration_takes_any_path() -> None:
-    assert 'dir "/home/a b/\\"x\\"\\\\y"\n' in valkey_config(Path('/home/a b/"x"\\y'), 6390)
+    assert 'dir "/home/a b/\\"x\\"\\\\y"\n' in valkey_config(Path('/home/a b/"x"\\y'), 6390, "p")
 
 
 def test_names_the_command_as_it_was_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ SAMPLES: list[tuple[HubError, int]] = [
     (errors.Unauthenticated("Bad token."), 401),
     (errors.PermissionDenied("No scope.", scope="requests:read"), 403),
     (errors.IntegrationRequestNotFound("1"), 404),
+    (errors.SystemNotAllowed("Not for it."), 403),
     (errors.NotFound("1"), 404),
     (errors.DeadLetterNotFound("1"), 404),
     (errors.TargetNotFound("x"), 404),

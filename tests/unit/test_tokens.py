@@ -33,9 +33,9 @@ class CountingSource(JwksSource):
         super().__init__(location, now=now)
         self.readings = 0
 
-    async def _fetch(self) -> bytes:
+    async def _fetch(self, location: str) -> bytes:
         self.readings += 1
-        return await super()._fetch()
+        return await super()._fetch(location)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from chassis.access import REQUESTS_READ, REQUESTS_WRITE
@@ -301,13 +302,14 @@ async def test_no_answer_is_sniffed(client: httpx.AsyncClient, hub: GatewayUnder
 
 
 async def test_the_seeds_log_line_is_written(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    with capture_logs() as lines:
-        await post(client, hub)
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        await post(client, hub, headers={"X-Correlation-ID": "followed"})
 
     assert [line for line in lines if line["event"] == "Integration request received"] == [
         {
             "event": "Integration request received",
             "log_level": "info",
+            "correlation_id": "followed",
             "external_id": "PARTNER-12345",
             "partner_id": "acme",
         }
