@@ -13,9 +13,9 @@ from typing import Protocol
 
 import uvloop
 
-from chassis.errors import HubError
+from chassis.errors import ConfigurationError, HubError
 from chassis.logs import configure_logs, get_logger
-from chassis.settings import HubSettings
+from chassis.settings import HubSettings, read_settings
 
 log = get_logger()
 
@@ -66,7 +66,12 @@ def run_service(
     before_start: Callable[[HubSettings], None] | None = None,
 ) -> int:
     """Run one service until it is told to stop; the exit code is the result. Called by each __main__ only."""
-    settings = HubSettings()
+    try:
+        settings = read_settings()
+    except ConfigurationError as error:
+        configure_logs(name, level="info", log_format="auto")
+        log.error("Service cannot start", reason=error.reason, detail=error.message)
+        return 1
     configure_logs(name, level=settings.log_level, log_format=settings.log_format)
     try:
         if before_start is not None:

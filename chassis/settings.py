@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.errors import ConfigurationError
@@ -157,9 +157,21 @@ def _port(url: SplitResult, default: int) -> int:
         return default
 
 
+def read_settings() -> HubSettings:
+    """Read the settings from the environment.
+
+    Raises: ConfigurationError that names every bad variable, and no value: it may hold a password.
+    """
+    try:
+        return HubSettings()
+    except ValidationError as error:
+        faults = "; ".join(f"HUB_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"Correct the environment: {faults}") from None
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split host:port. Raises: ConfigurationError when there is no port number."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigurationError(f"{address!r} is not an address; write host:port")
     return host.strip("[]"), int(port)

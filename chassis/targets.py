@@ -4,6 +4,7 @@ Intake needs the names and the time to live, the orchestrator the policies, the 
 the same file at start. Keys that are not here belong to the target's adapter, which checks them.
 """
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -19,6 +20,8 @@ RETRY_PROFILES: dict[str, tuple[float, ...]] = {
     "fast": (2, 4, 8),
     "patient": (30, 120, 600, 3600, 14400, 43200),
 }
+#: Fields of Target that are not the file's to set.
+_NOT_KEYS = {"name", "options"}
 NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 
 
@@ -73,10 +76,10 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
 def load_targets(path: Path) -> Targets:
     """Read and check the targets file. Raises: ConfigurationError that names the target and the key."""
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"The targets file {path} cannot be read; set HUB_TARGETS") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The targets file {path} is not TOML: {error}") from error
     tables = document.get("targets")
     if not isinstance(tables, dict) or not tables or set(document) != {"targets"}:
@@ -89,7 +92,11 @@ def _read_target(name: str, table: object) -> Target:
         raise ConfigurationError(f"The target name {name!r} is not ^[A-Za-z0-9._:/-]{{1,128}}$")
     if not isinstance(table, dict):
         raise ConfigurationError(f"targets.{name} must be a table")
-    known = {key: value for key, value in table.items() if key in Target.__struct_fields__ and key != "options"}
+    if given := sorted(_NOT_KEYS.intersection(table)):
+        raise ConfigurationError(
+            f"targets.{name}: {given[0]} is no key; the adapter's own stand beside the others"
+        )
+    known = {key: value for key, value in table.items() if key in Target.__struct_fields__}
     options = {key: value for key, value in table.items() if key not in Target.__struct_fields__}
     try:
         target = msgspec.convert({**known, "options": options, "name": name}, Target)
@@ -101,10 +108,13 @@ def _read_target(name: str, table: object) -> Target:
 
 def _check(target: Target) -> None:
     check_url(target.base_url)
-    if target.timeout_seconds <= 0 or target.ttl_seconds <= 0 or target.concurrency < 1 or target.rate_per_second < 0:
-        raise ValueError("timeout_seconds, ttl_seconds and concurrency must be above 0, rate_per_second 0 or more")
     if isinstance(target.retry, str) and target.retry not in RETRY_PROFILES:
         raise ValueError(f"retry must be one of {sorted(RETRY_PROFILES)} or a list of seconds")
+    numbers = (target.timeout_seconds, target.ttl_seconds, target.rate_per_second, *target.retry_delays)
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError("timeout_seconds, ttl_seconds, rate_per_second and retry must be finite")
+    if target.timeout_seconds <= 0 or target.ttl_seconds <= 0 or target.concurrency < 1 or target.rate_per_second < 0:
+        raise ValueError("timeout_seconds, ttl_seconds and concurrency must be above 0, rate_per_second 0 or more")
     if any(delay < 0 for delay in target.retry_delays):
         raise ValueError("retry must not hold negative seconds")
     for secret in (target.auth.token, target.auth.password, target.auth.client_secret):
@@ -123,5 +133,6 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a URL must begin with http:// or https:// and name a host")
+    _ = parts.port  # raises when it is no port number
     if parts.username or parts.password:
         raise ValueError("a URL must not hold credentials; use auth with env: or file:")

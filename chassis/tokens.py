@@ -193,7 +193,8 @@ class TokenVerifier:
                 if refresh:
                     raise Unauthenticated("The token's signature is not valid here; ask for a new one.") from error
                 continue
-            if str(decoded.header.get("typ", "JWT")).lower() not in TYPES:
+            # the hub knows no extension that could be critical; an empty list is not allowed (RFC 7515, 4.1.11)
+            if "crit" in decoded.header or str(decoded.header.get("typ", "JWT")).lower() not in TYPES:
                 raise Unauthenticated("The token is not an access token; ask for one.")
             return self._caller(decoded.claims)
         raise AssertionError("unreachable")

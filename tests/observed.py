@@ -78,11 +78,7 @@ class OtlpReceiver(TraceServiceServicer):
 def log_lines(hub: HubProcess) -> list[dict[str, Any]]:
     """Every line of the four services. Raises: ValueError for a line that is not JSON."""
     folder = Path(hub.setting("state_dir")) / "logs"
-    return [
-        json.loads(line)
-        for service in SERVICES
-        for line in (folder / f"{service}.log").read_text().splitlines()
-    ]
+    return [json.loads(line) for service in SERVICES for line in (folder / f"{service}.log").read_text().splitlines()]
 
 
 def all_output(hub: HubProcess) -> str:

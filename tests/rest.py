@@ -1,6 +1,7 @@
 """A partner's calls as the REST tests make them: the seed's example, and how it is posted."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
@@ -36,3 +37,17 @@ async def post(
     """Create a request with a token of the partner acme; `headers` replace those of the seed."""
     sent = {**hub.header(), "Content-Type": "application/json", "X-Correlation-ID": CORRELATION_ID}
     return await client.post(PATH, content=body, headers={**sent, **(headers or {})})
+
+
+def assert_problem(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
+    """Fail unless the answer is a problem document of this kind; gives the document."""
+    problem: dict[str, Any] = answer.json()
+    assert answer.status_code == status, problem
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert problem["type"] == f"urn:integration-hub:problem:{reason}"
+    assert (problem["status"], problem["instance"]) == (status, answer.request.url.raw_path.decode().partition("?")[0])
+    assert problem["correlationId"] == answer.headers["X-Correlation-ID"]
+    assert problem["title"]
+    assert problem["detail"].endswith(".")
+    return problem

@@ -116,9 +116,9 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
     return answers
 
 
-def _letters(connection: sa.Connection, ids: Sequence[str]) -> dict[str, sa.Row[Any]]:
+def _letters(connection: sa.Connection, ids: Sequence[str]) -> dict[str, sa.Row[str, str, str]]:
     wanted = sa.select(d.c.id, d.c.request_id, d.c.state).where(in_ids(d.c.id, connection, ids))
-    return {row.id: row for row in connection.execute(wanted).all()}
+    return {row.id: row for row in connection.execute(wanted)}
 
 
 def _settled_row(item: Settle, now: int) -> dict[str, Any]:

@@ -98,6 +98,20 @@ async def test_the_seeds_order_gets_the_seeds_answers_and_reaches_protheus_digit
     assert '"originSystem":"SAP"' in stored["body"]
 
 
+async def test_200_posts_of_one_external_id_at_once_make_one_request(
+    hub: HubProcess, partner: httpx.AsyncClient
+) -> None:
+    posts = [partner.post("/api/integration-requests", content=order("ONCE"), headers=JSON) for _ in range(200)]
+
+    answers = await asyncio.gather(*posts)
+    await ended(partner, answers[0].headers["Location"])
+
+    statuses = [answer.status_code for answer in answers]
+    assert (statuses.count(202), statuses.count(409)) == (1, 199)
+    assert len({answer.headers["Location"] for answer in answers}) == 1
+    assert len(await simulator_orders(hub)) == 1
+
+
 async def test_the_history_tells_every_transition_and_the_attempt(partner: httpx.AsyncClient) -> None:
     accepted = await partner.post("/api/integration-requests", content=order("STORY-1"), headers=JSON)
     await ended(partner, accepted.headers["Location"])

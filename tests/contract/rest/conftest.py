@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 
 from tests.fakes import GatewayUnderTest, running_gateway
+from tests.raw_http import Served, serving
 
 
 @pytest.fixture
@@ -30,6 +31,13 @@ async def client(hub: GatewayUnderTest) -> AsyncIterator[httpx.AsyncClient]:
         transport=httpx.ASGITransport(app=hub.app), base_url="http://hub", event_hooks={"response": [check]}
     ) as calling:
         yield calling
+
+
+@pytest.fixture
+async def served(hub: GatewayUnderTest) -> AsyncIterator[Served]:
+    """The gateway on a port."""
+    async with serving(hub) as running:
+        yield running
 
 
 def assert_documented(document: dict[str, Any], response: httpx.Response) -> None:

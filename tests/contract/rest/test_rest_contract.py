@@ -1,6 +1,5 @@
 """The REST contract on the seed's example: statuses, headers, names, their order, digits."""
 
-import json
 from datetime import UTC, datetime
 
 import httpx
@@ -11,7 +10,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from chassis.access import REQUESTS_READ, REQUESTS_WRITE
 from chassis.clock import SECOND, to_timestamp
 from chassis.tracing import Tracing
 from integrationhub.intake.v1 import intake_pb2 as pb
@@ -358,36 +356,6 @@ async def test_the_create_is_a_span_whose_context_goes_with_the_item(tmp_path_fa
     assert f"{span.context.trace_id:032x}" == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert item.traceparent == f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-01"
     provider.shutdown()
-
-
-async def test_a_writer_may_not_read_and_a_reader_may_not_write(
-    client: httpx.AsyncClient, hub: GatewayUnderTest
-) -> None:
-    location = (await post(client, hub)).headers["Location"]
-
-    written = await post(client, hub, headers=hub.header(REQUESTS_READ))
-    read = await client.get(location, headers=hub.header(REQUESTS_WRITE))
-
-    assert (written.status_code, read.status_code) == (403, 403)
-    assert 'error="insufficient_scope", scope="requests:write"' in written.headers["WWW-Authenticate"]
-
-
-async def test_another_partners_request_looks_absent(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    location = (await post(client, hub)).headers["Location"]
-    absent = f"{PATH}/11111111-2222-4333-8444-555555555555"
-    foreign = hub.header(partner="other")
-
-    answers = [
-        await client.get(path, headers={**foreign, "X-Correlation-ID": "same"})
-        for path in (location, f"{location}/history", absent, f"{absent}/history")
-    ]
-
-    assert {answer.status_code for answer in answers} == {404}
-    told = [{key: value for key, value in answer.json().items() if key != "instance"} for answer in answers]
-    expected_id = [location.rpartition("/")[2]] * 2 + [absent.rpartition("/")[2]] * 2
-    assert [json.dumps(body).replace(id_, "ID") for body, id_ in zip(told, expected_id, strict=True)] == [
-        json.dumps(told[0]).replace(expected_id[0], "ID")
-    ] * 4
 
 
 async def test_times_are_utc_with_z(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:

@@ -2,32 +2,16 @@
 
 import json
 import time
-from typing import Any
 
 import httpx
 import pytest
 
 from chassis.json_text import MAX_BYTES
-from chassis.testing import TestKeys
 from tests.fakes import GatewayUnderTest
-from tests.rest import CORRELATION_ID, PATH, SEED_BODY, create_body, post
+from tests.rest import CORRELATION_ID, PATH, SEED_BODY, assert_problem, create_body, post
 
 ENVELOPE = {"externalId": "A", "sourceSystem": "SAP", "targetSystem": "SAP", "payload": {}}
 NAME_RULE = "must be 1 to 128 characters out of A-Z a-z 0-9 . _ : / -"
-
-
-def assert_problem(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
-    """Fail unless the answer is a problem document of this kind; gives the document."""
-    problem: dict[str, Any] = answer.json()
-    assert answer.status_code == status, problem
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert problem["type"] == f"urn:integration-hub:problem:{reason}"
-    assert (problem["status"], problem["instance"]) == (status, answer.request.url.raw_path.decode().partition("?")[0])
-    assert problem["correlationId"] == answer.headers["X-Correlation-ID"]
-    assert problem["title"]
-    assert problem["detail"].endswith(".")
-    return problem
 
 
 def body_with(**changes: object) -> bytes:
@@ -227,95 +211,6 @@ async def test_a_body_of_one_mebibyte_is_taken_and_a_byte_more_refused(
     assert (len(body), taken.status_code) == (MAX_BYTES, 202)
     assert_problem(refused, 413, "payload-too-large")
     assert len(hub.intake.stored) == 1
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize(
-    ("authorization", "challenge"),
-    [
-        (None, "Bearer"),
-        ("", 'Bearer error="invalid_token"'),
-        ("Bearer", 'Bearer error="invalid_token"'),
-        ("Basic dXNlcjpwYXNz", 'Bearer error="invalid_token"'),
-        ("Bearer nonsense", 'Bearer error="invalid_token"'),
-        ("Bearer a.b.c", 'Bearer error="invalid_token"'),
-        ("Bearer " + "." * 1000, 'Bearer error="invalid_token"'),
-        ("Bearer " + "x" * 20_000, 'Bearer error="invalid_token"'),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-async def test_a_call_without_a_good_token_is_not_authenticated(
-    client: httpx.AsyncClient, hub: GatewayUnderTest, method: str, authorization: str | None, challenge: str
-) -> None:
-    headers = {
-        "Content-Type": "application/json",
-        **({} if authorization is None else {"Authorization": authorization}),
-    }
-
-    answer = await client.request(method, PATH, headers=headers, content=SEED_BODY if method == "POST" else None)
-
-    assert_problem(answer, 401, "unauthenticated")
-    assert answer.headers["WWW-Authenticate"] == challenge
-    assert hub.intake.batches == []
-
-
-async def test_a_token_that_is_not_utf_8_is_not_authenticated(client: httpx.AsyncClient) -> None:
-    answer = await client.get(PATH, headers=[(b"Authorization", b"Bearer \xff\xfe.\xff.\xff")])
-
-    assert_problem(answer, 401, "unauthenticated")
-
-
-async def test_an_expired_token_is_not_authenticated(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    token = hub.keys.token("acme", "requests:read", seconds=-60)
-
-    answer = await client.get(PATH, headers={"Authorization": f"Bearer {token}"})
-
-    assert_problem(answer, 401, "unauthenticated")
-
-
-async def test_a_token_of_another_issuers_key_is_not_authenticated(
-    client: httpx.AsyncClient, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    stranger = TestKeys(tmp_path_factory.mktemp("stranger"))
-
-    answer = await client.get(PATH, headers=stranger.header("acme", "requests:read"))
-
-    assert_problem(answer, 401, "unauthenticated")
-
-
-async def test_a_lower_case_scheme_is_taken(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    header = hub.header()["Authorization"].replace("Bearer", "bearer")
-
-    answer = await client.get(PATH, headers={"Authorization": header})
-
-    assert answer.status_code == 200
-
-
-async def test_two_authorization_headers_are_malformed(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    good = hub.header()["Authorization"]
-
-    answer = await client.get(PATH, headers=[("Authorization", good), ("Authorization", good)])
-
-    assert_problem(answer, 400, "malformed-request")
-
-
-async def test_a_token_is_asked_for_before_the_body_is_looked_at(
-    client: httpx.AsyncClient, hub: GatewayUnderTest
-) -> None:
-    read = False
-
-    async def body() -> Any:
-        nonlocal read
-        read = True
-        yield b"{"
-
-    answer = await client.post(PATH, content=body(), headers={"Content-Type": "text/plain"})
-
-    assert_problem(answer, 401, "unauthenticated")
-    assert hub.intake.batches == []
-    # the answer is complete; what the client still sends is dropped afterwards
-    assert answer.headers["Connection"] == "close"
-    assert read
 
 
 @pytest.mark.parametrize(

@@ -1,110 +1,15 @@
 """The gateway on a real socket: limits, slow and broken clients, one connection after another, draining."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Self
 
 import httpx
 import pytest
 
 from chassis.json_text import MAX_BYTES
-from chassis.testing import eventually, free_port
-from gateway.server import HttpServer
+from chassis.testing import eventually
 from tests.fakes import GatewayUnderTest
+from tests.raw_http import GOOD_HEAD, Served, assert_raw_problem, serving
 from tests.rest import PATH, SEED_BODY, create_body, post
-
-GOOD_HEAD = "Host: hub\r\nContent-Type: application/json\r\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One HTTP answer as it came over the wire."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass(slots=True)
-class Connection:
-    """A connection that says exactly what a test wants said."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def send(self, data: bytes | str) -> Self:
-        self.writer.write(data.encode() if isinstance(data, str) else data)
-        return self
-
-    async def answer(self) -> Answer:
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)).decode("latin-1")
-        line, *fields = head.rstrip().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", "0"))), 10)
-        return Answer(status=int(line.split()[1]), headers=headers, body=body)
-
-    async def is_closed(self) -> bool:
-        try:
-            return await asyncio.wait_for(self.reader.read(1), 10) == b""
-        except ConnectionResetError:
-            return True
-
-
-class Served:
-    """A gateway on a port."""
-
-    def __init__(self, hub: GatewayUnderTest, server: HttpServer, port: int) -> None:
-        self.hub = hub
-        self.server = server
-        self.port = port
-        self.token = f"Authorization: {hub.header()['Authorization']}\r\n"
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def connect(self) -> Connection:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self._writers.append(writer)
-        return Connection(reader, writer)
-
-    def create(self, body: bytes = SEED_BODY, head: str = "") -> bytes:
-        length = f"Content-Length: {len(body)}\r\n"
-        return f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{self.token}{head}{length}\r\n".encode() + body
-
-    async def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
-            try:
-                await writer.wait_closed()
-            except ConnectionError:
-                continue
-        await self.server.stop()
-
-
-@asynccontextmanager
-async def serving(hub: GatewayUnderTest) -> AsyncIterator[Served]:
-    port = free_port()
-    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=5, announce_seconds=0)
-    await server.start()
-    served = Served(hub, server, port)
-    try:
-        yield served
-    finally:
-        await served.close()
-
-
-@pytest.fixture
-async def served(hub: GatewayUnderTest) -> AsyncIterator[Served]:
-    async with serving(hub) as running:
-        yield running
-
-
-def assert_problem(answer: Answer, status: int) -> None:
-    assert answer.status == status, answer.body
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert len(answer.headers["x-correlation-id"]) == 36
-    assert answer.headers["x-correlation-id"].encode() in answer.body
 
 
 async def test_a_connection_serves_one_call_after_another(served: Served) -> None:
@@ -158,7 +63,7 @@ async def test_a_client_that_waits_for_100_is_refused_without_sending(served: Se
         f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
     ).answer()
 
-    assert_problem(answer, 401)
+    assert_raw_problem(answer, 401)
     assert answer.headers["connection"] == "close"
 
 
@@ -191,7 +96,7 @@ async def test_a_declared_length_over_the_limit_is_refused_before_the_body(serve
         f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Content-Length: {MAX_BYTES + 1}\r\n\r\n"
     ).answer()
 
-    assert_problem(answer, 413)
+    assert_raw_problem(answer, 413)
     assert answer.headers["connection"] == "close"
 
 
@@ -222,7 +127,7 @@ async def test_a_chunked_body_without_end_is_cut_off(served: Served) -> None:
 
     answer = await connection.answer()
 
-    assert_problem(answer, 413)
+    assert_raw_problem(answer, 413)
     assert served.hub.intake.batches == []
 
     async def is_cut() -> bool:
@@ -281,7 +186,7 @@ async def test_what_is_not_http_is_refused_with_a_problem(served: Served, reques
 
     answer = await connection.send(request_bytes).answer()
 
-    assert_problem(answer, 400)
+    assert_raw_problem(answer, 400)
     assert answer.headers["connection"] == "close"
     assert await connection.is_closed()
 
@@ -290,7 +195,7 @@ async def test_a_broken_chunk_stores_nothing(served: Served) -> None:
     connection = await served.connect()
     connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\nzz\r\n")
 
-    assert_problem(await connection.answer(), 400)
+    assert_raw_problem(await connection.answer(), 400)
     assert served.hub.intake.batches == []
 
 
@@ -322,7 +227,7 @@ async def test_a_head_over_its_limits_is_refused(served: Served, head: str) -> N
 
     answer = await connection.send(f"GET /healthz HTTP/1.1\r\n{head}\r\n").answer()
 
-    assert_problem(answer, 431)
+    assert_raw_problem(answer, 431)
     assert await connection.is_closed()
 
 
@@ -361,8 +266,8 @@ async def test_slow_clients_are_cut_off(hub: GatewayUnderTest, monkeypatch: pyte
         answered.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Content-Length: 5\r\n\r\n1")
 
         assert await silent.is_closed()
-        assert_problem(await slow_head.answer(), 408)
-        assert_problem(await slow_body.answer(), 408)
+        assert_raw_problem(await slow_head.answer(), 408)
+        assert_raw_problem(await slow_body.answer(), 408)
         assert (await answered.answer()).status == 401
         assert await answered.is_closed()
         assert hub.intake.batches == []
@@ -384,73 +289,3 @@ async def test_many_idle_connections_hinder_nobody(served: Served) -> None:
     connection = await served.connect()
 
     assert (await connection.send(served.create()).answer()).status == 202
-
-
-async def test_stopping_answers_what_is_in_flight_and_takes_nothing_new(served: Served) -> None:
-    hold = asyncio.Event()
-    served.hub.intake.before_batch = hold.wait
-    idle, busy = await served.connect(), await served.connect()
-    await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()
-    busy.send(served.create())
-    await eventually(lambda: served.hub.intake.batches)
-
-    stopping = asyncio.create_task(served.server.stop())
-
-    assert await idle.is_closed()
-    with pytest.raises(ConnectionRefusedError):
-        await served.connect()
-    hold.set()
-    answer = await busy.answer()
-    assert answer.status == 202
-    assert await busy.is_closed()
-    await stopping
-    assert served.hub.readiness.draining
-
-
-async def test_stopping_is_announced_before_the_door_is_closed(hub: GatewayUnderTest) -> None:
-    port = free_port()
-    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=5, announce_seconds=0.5)
-    await server.start()
-
-    stopping = asyncio.create_task(server.stop())
-    await eventually(lambda: hub.readiness.draining)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        probe, answer = await client.get("/readyz"), await post(client, hub)
-
-    assert (probe.status_code, answer.status_code, answer.headers["Connection"]) == (503, 202, "close")
-    await stopping
-
-
-async def test_stopping_gives_up_on_a_hanging_call_after_the_grace(hub: GatewayUnderTest) -> None:
-    hold = asyncio.Event()
-    hub.intake.before_batch = hold.wait
-    port = free_port()
-    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=1, announce_seconds=0)
-    await server.start()
-    served = Served(hub, server, port)
-    connection = (await served.connect()).send(served.create())
-    await eventually(lambda: hub.intake.batches)
-
-    await asyncio.wait_for(server.stop(), 5)
-
-    hold.set()
-    await served.close()
-    assert await connection.is_closed()
-
-
-async def test_stop_may_be_called_twice_and_before_start(hub: GatewayUnderTest) -> None:
-    server = HttpServer(hub.app, f"127.0.0.1:{free_port()}", hub.readiness, grace_seconds=1, announce_seconds=0)
-
-    await server.stop()
-    await server.start()
-    await server.stop()
-    await server.stop()
-
-
-async def test_a_taken_port_is_named(hub: GatewayUnderTest) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        server = HttpServer(hub.app, address, hub.readiness, grace_seconds=1)
-
-        with pytest.raises(OSError, match=f"The port of {address} is taken"):
-            await server.start()

@@ -1,0 +1,153 @@
+"""The alerts, dashboards and runbooks of deploy/ and docs/: promtool's own checks, and that they name only what is."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chassis.metrics import METRICS, PROCESS_METRICS
+from tools.promtool import NotFound, find
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "hub-alerts.yml"
+RULE_TESTS = sorted((ROOT / "tests" / "prometheus").glob("*.yml"))
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+#: Prometheus makes this one of every scrape.
+OF_PROMETHEUS = {"up"}
+WORDS = {"by", "and", "or", "on", "le", "without", "unless", "offset", "ignoring", "group_left", "bool"}
+
+
+def promtool(*arguments: str) -> None:
+    try:
+        program = find("promtool")
+    except NotFound as error:
+        pytest.fail(str(error), pytrace=False)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The metrics that a PromQL expression names: identifiers that are no function, keyword, label or string."""
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"|\b(?:by|without|on|ignoring)\s*\([^)]*\)", " ", expression)
+    named = re.findall(r"(?<![\w:$.])[a-zA-Z_:][\w:]*(?![\w:]*\s*\()", bare)
+    return {name for name in named if name not in WORDS}
+
+
+def exported() -> set[str]:
+    names = {*PROCESS_METRICS, *OF_PROMETHEUS}
+    for metric in METRICS:
+        suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
+        names |= {metric.name + suffix for suffix in suffixes}
+    return names
+
+
+def recorded() -> set[str]:
+    return {rule["record"] for rule in rules() if "record" in rule}
+
+
+def dashboard_expressions(path: Path) -> list[str]:
+    board = json.loads(path.read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    chosen = [re.sub(r"^label_values\((.*), \w+\)$", r"\1", each["query"]) for each in board["templating"]["list"]]
+    return asked + chosen
+
+
+def test_promtool_takes_the_rules_and_the_configuration() -> None:
+    promtool("check", "rules", str(RULES))
+    promtool("check", "config", str(ROOT / "deploy" / "prometheus" / "prometheus.yml"))
+
+
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_every_alert_fires_when_it_should_and_only_then(path: Path) -> None:
+    promtool("test", "rules", str(path))
+
+
+def test_promtool_finds_a_rule_that_is_wrong(tmp_path: Path) -> None:
+    flow = (ROOT / "tests" / "prometheus" / "flow.yml").read_text()
+    (tmp_path / "rules.yml").write_text(RULES.read_text().replace("> 0.05", "> 0.5"))
+    (tmp_path / "test.yml").write_text(flow.replace("../../deploy/prometheus/hub-alerts.yml", "rules.yml"))
+
+    with pytest.raises(AssertionError, match="IntegrationFailureRateHigh"):
+        promtool("test", "rules", str(tmp_path / "test.yml"))
+
+
+def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
+    fired: set[tuple[str, str]] = set()
+    silent: set[str] = set()
+    for path in RULE_TESTS:
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            for check in case["alert_rule_test"]:
+                fired |= {(check["alertname"], each["exp_labels"]["severity"]) for each in check["exp_alerts"]}
+                silent |= set() if check["exp_alerts"] else {check["alertname"]}
+
+    assert fired == {(alert["alert"], alert["labels"]["severity"]) for alert in alerts()}
+    assert silent == {alert["alert"] for alert in alerts()}
+
+
+def test_every_alert_names_its_runbook_and_every_runbook_an_alert() -> None:
+    linked = {alert["annotations"]["runbook_url"]: alert["alert"] for alert in alerts()}
+    pages = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "docs" / "runbooks").glob("*-*.md")}
+
+    assert linked.keys() == pages.keys()
+    assert {url: f"# {alert}" for url, alert in linked.items()} == {
+        url: path.read_text().partition("\n")[0] for url, path in pages.items()
+    }
+
+
+def test_every_alert_says_how_urgent_it_is() -> None:
+    assert {alert["labels"]["severity"] for alert in alerts()} == {"page", "ticket"}
+
+
+def test_every_metric_of_a_rule_is_exported() -> None:
+    named = {rule.get("alert", rule.get("record")): metrics_in(rule["expr"]) for rule in rules()}
+
+    assert all(named.values())
+    assert {name: metrics - exported() - recorded() for name, metrics in named.items()} == {
+        name: set() for name in named
+    }
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_metric_of_a_dashboard_is_exported(path: Path) -> None:
+    named = set().union(*map(metrics_in, dashboard_expressions(path)))
+
+    assert len(named) > 5
+    assert named - exported() - recorded() == set()
+
+
+def test_every_metric_of_the_table_is_shown_on_a_dashboard() -> None:
+    shown = {name for path in DASHBOARDS for text in dashboard_expressions(path) for name in metrics_in(text)}
+    unsuffixed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+
+    assert {metric.name for metric in METRICS} - shown - unsuffixed == set()
+
+
+def test_the_limits_of_the_objectives_are_buckets() -> None:
+    limits = {float(text) for rule in rules() for text in re.findall(r'le="([\d.]+)"', rule["expr"])}
+
+    assert limits == {10.0, 50.0, 100.0, 2000.0, 3000.0}
+    assert {f'le="{limit}"' in RULES.read_text() for limit in limits} == {True}
+    assert all(limits <= set(metric.buckets) for metric in METRICS if metric.name.endswith("_ms"))
+
+
+def test_the_pager_reads_its_key_from_a_file() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())
+    settings = [each for receiver in config["receivers"] for each in receiver["pagerduty_configs"]]
+    receivers = {receiver["name"] for receiver in config["receivers"]}
+    routed = {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])}
+
+    assert routed == receivers
+    assert {"routing_key_file" in each and "routing_key" not in each for each in settings} == {True}

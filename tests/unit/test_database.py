@@ -1,0 +1,187 @@
+"""The group commit on a real SQLite file: what is one transaction, and whose error is whose."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from chassis.database import Database, ManyRows, Store
+from chassis.errors import ConfigurationError, StorageUnavailable
+from chassis.testing import FakeClock
+
+things = sa.Table(
+    "things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text, nullable=False)
+)
+_INSERT = ManyRows(sa.insert(things))
+
+
+def add(connection: sa.Connection, _: int, items: Sequence[int]) -> list[int]:
+    _INSERT.execute(connection, [{"id": item, "name": f"thing {item}"} for item in items])
+    return list(items)
+
+
+def fail(connection: sa.Connection, _: int, items: Sequence[int]) -> list[int]:
+    connection.execute(sa.insert(things), [{"id": -1, "name": "never to be seen"}])
+    raise ValueError(f"{len(items)} of them")
+
+
+def stored(connection: sa.Connection) -> list[int]:
+    return list(connection.execute(sa.select(things.c.id).order_by(things.c.id)).scalars())
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}", clock=FakeClock(5))
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    store = Store(database)
+    await store.start()
+    yield store
+    await store.stop()
+
+
+async def test_what_arrives_together_is_committed_together(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    store = Store(database, on_batch=sizes.append)
+
+    results = await asyncio.gather(*(store.write(add, number) for number in range(100)))
+
+    assert results == list(range(100))
+    assert sum(sizes) == 100
+    assert len(sizes) < 100
+    await store.stop()
+
+
+async def test_an_error_of_one_is_not_the_others(store: Store) -> None:
+    good, bad, also = await asyncio.gather(
+        store.write(add, 1), store.write(fail, 2), store.write(add, 3), return_exceptions=True
+    )
+
+    assert (good, also) == (1, 3)
+    assert isinstance(bad, ValueError)
+    assert await store.read(stored) == [1, 3]
+
+
+async def test_a_constraints_violation_is_its_own_items_error(store: Store) -> None:
+    await store.write(add, 1)
+
+    results = await store.write_many(add, [2, 1, 3])
+
+    assert [result if isinstance(result, int) else type(result) for result in results] == [2, IntegrityError, 3]
+    assert await store.read(stored) == [1, 2, 3]
+
+
+async def test_a_failed_write_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ValueError, match="1 of them"):
+        await store.write(fail, 1)
+
+    assert await store.read(stored) == []
+
+
+async def test_every_result_is_told_even_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    told: list[Any] = []
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    store = Store(database, on_commit=lambda results, *_: told.extend(results))
+    writing = asyncio.create_task(store.write(add, 7))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    writing.cancel()
+    await store.stop()
+
+    assert told == [7]
+
+
+async def test_a_locked_database_is_unavailable_and_stores_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "things.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=10")  # on every pooled connection: there is one
+    holder = Database(f"sqlite:///{path}")
+    store = Store(database)
+
+    with holder.engine.begin(), pytest.raises(StorageUnavailable, match="repeat the call"):
+        await store.write(add, 1)
+
+    assert await store.read(stored) == []
+    assert await store.write(add, 1) == 1
+    await store.stop()
+    holder.dispose()
+
+
+async def test_a_missing_database_is_unavailable(tmp_path: Path) -> None:
+    store = Store(Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite3'}"))
+
+    with pytest.raises(StorageUnavailable):
+        await store.start()
+
+    await store.stop()
+
+
+async def test_a_full_database_is_unavailable_and_goes_on_when_there_is_room(store: Store) -> None:
+    engine = store.database.engine
+    with engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    with pytest.raises(StorageUnavailable):
+        await store.write_many(add, list(range(5000)))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+
+    assert await store.read(stored) == []
+    assert await store.write(add, 1) == 1
+
+
+async def test_writes_are_made_by_one_thread_and_durable(store: Store) -> None:
+    threads: set[str] = set()
+
+    def note(connection: sa.Connection, now: int, items: Sequence[int]) -> list[tuple[int, int, str]]:
+        threads.add(threading.current_thread().name)
+        synchronous = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return [(now, synchronous, mode) for _ in items]
+
+    results = await asyncio.gather(*(store.write(note, None) for _ in range(20)))
+
+    full = 2
+    assert set(results) == {(5, full, "wal")}
+    assert len(threads) == 1
+
+
+@pytest.mark.parametrize("url", ["", "garbage", "mysql://u:hunter2@h/db", "postgres://h/db", "http://h", "sqlite"])
+def test_a_url_of_no_database_of_ours_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="HUB_DATABASE_URL") as caught:
+        Database(url)
+
+    assert "hunter2" not in caught.value.message
+
+
+def test_many_rows_says_how_many_it_touched(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    rename = ManyRows(
+        sa.update(things).where(things.c.id == sa.bindparam("b_id")).values(name=sa.bindparam("b_name"))
+    )
+    forget = ManyRows(sa.delete(things).where(things.c.id == sa.bindparam("b_id")))
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+        added = _INSERT.execute(connection, [{"id": number, "name": "x"} for number in range(5)])
+        renamed = rename.execute(connection, [{"b_id": number, "b_name": f"n{number}"} for number in (1, 3, 99)])
+        forgotten = forget.execute(connection, [{"b_id": 0}, {"b_id": 98}])
+        names = dict(connection.execute(sa.select(things.c.id, things.c.name)).tuples().all())
+    database.dispose()
+
+    assert (added, renamed, forgotten) == (5, 2, 1)
+    assert names == {1: "n1", 2: "x", 3: "n3", 4: "x"}

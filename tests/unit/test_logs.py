@@ -1,0 +1,141 @@
+"""Log lines: one JSON object each, ours and foreign ones alike, with the ids of the context and no local variable."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from chassis.logs import bound, configure_logs, get_logger
+
+
+class Lines:
+    """Where the log of a test goes."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self.stream = io.TextIOWrapper(self._bytes, encoding="utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        return self._bytes.getvalue().decode()
+
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield Lines()
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_line_is_one_json_object_with_its_fields(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+
+    get_logger().info("Status updated", old_status="Received", new_status="Processing", at=3)
+
+    (line,) = lines.read()
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "message": "Status updated",
+        "level": "info",
+        "service": "intake",
+        "old_status": "Received",
+        "new_status": "Processing",
+        "at": 3,
+    }
+
+
+def test_the_contexts_ids_are_in_every_line_inside_and_in_none_outside(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+    log = get_logger()
+
+    with bound(correlation_id="c-1", request_id="r-1"):
+        log.info("Inside")
+        logging.getLogger("foreign").warning("Inside too")
+    log.info("Outside")
+
+    inside, foreign, outside = lines.read()
+    assert [(line.get("correlation_id"), line.get("request_id")) for line in (inside, foreign, outside)] == [
+        ("c-1", "r-1"),
+        ("c-1", "r-1"),
+        (None, None),
+    ]
+
+
+def test_a_foreign_logger_writes_the_same_shape(lines: Lines) -> None:
+    configure_logs("gateway", level="info", log_format="json", stream=lines.stream)
+
+    logging.getLogger("uvicorn.error").warning("It %s", "happened")
+
+    (line,) = lines.read()
+    assert (line["message"], line["level"], line["service"]) == ("It happened", "warning", "gateway")
+
+
+def test_foreign_chatter_is_left_out(lines: Lines) -> None:
+    configure_logs("gateway", level="debug", log_format="json", stream=lines.stream)
+
+    logging.getLogger("httpx").info("GET https://erp.example/?token=x")
+
+    assert lines.text == ""
+
+
+def test_a_level_hides_what_is_below_it(lines: Lines) -> None:
+    configure_logs("intake", level="warning", log_format="json", stream=lines.stream)
+    log = get_logger()
+
+    log.info("Hidden")
+    log.warning("Shown")
+
+    assert [line["message"] for line in lines.read()] == ["Shown"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_stack_shows_no_local_variable(lines: Lines, log_format: str) -> None:
+    configure_logs("intake", level="info", log_format=log_format, stream=lines.stream)
+
+    def fail() -> None:
+        payload = "amount" + "-" + "15000.00"
+        raise RuntimeError(str(len(payload)))
+
+    try:
+        fail()
+    except RuntimeError:
+        get_logger().exception("Call failed")
+
+    assert "RuntimeError: 15" in lines.text
+    assert "amount-15000.00" not in lines.text
+
+
+def test_what_is_no_json_value_is_written_as_text(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+
+    get_logger().info("Odd", value={1, 1}, other=b"x")
+
+    assert [line["value"] for line in lines.read()] == ["{1}"]
+
+
+def test_a_line_break_in_a_field_makes_no_second_line(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+
+    get_logger().info("Bad input", given='a\n{"level":"error"}\r\x1b[31m')
+
+    assert len(lines.text.splitlines()) == 1
+    assert "\x1b" not in lines.text
+
+
+@pytest.mark.parametrize(("log_format", "is_json"), [("json", True), ("console", False), ("auto", True)])
+def test_auto_means_json_where_nobody_watches(lines: Lines, log_format: str, is_json: bool) -> None:
+    configure_logs("intake", level="info", log_format=log_format, stream=lines.stream)
+
+    get_logger().info("Service ready")
+
+    assert lines.text.startswith("{") is is_json
