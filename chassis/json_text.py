@@ -38,9 +38,7 @@ def check_json(text: bytes) -> None:
     try:
         _ANY.decode(text)
         _check_nesting(text)
-        json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_in_range
-        )
+        _STRICT.decode(text.decode())
     except NestingTooDeep:
         raise
     except msgspec.DecodeError as error:
@@ -80,3 +78,8 @@ def _finite(text: str) -> float:
 
 def _in_range(text: str) -> float:
     return _finite(text) if len(text) > _LARGE_INTEGER_DIGITS else 0
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_in_range
+)

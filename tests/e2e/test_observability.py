@@ -271,7 +271,7 @@ async def test_a_redriven_request_goes_on_in_its_trace_and_links_to_what_it_repe
 
 
 async def test_a_retry_after_the_orchestrator_was_killed_carries_the_correlation_id_in_every_service(
-    hub: HubProcess, collector: OtlpReceiver
+    hub: HubProcess,
 ) -> None:
     story = Story(hub, "killed")
     await fault(hub, kind="hang")

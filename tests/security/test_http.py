@@ -120,7 +120,7 @@ async def test_a_smuggled_request_is_not_served(hub: HubProcess, name: str) -> N
         received = await reader.read()  # to its end: it closes
     writer.close()
 
-    assert received.count(b"HTTP/1.1 ") <= 1
+    assert received.count(b"\r\ndate: ") <= 1
     assert b'"ok"' not in received
 
 

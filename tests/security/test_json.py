@@ -16,7 +16,6 @@ BOMBS: dict[str, bytes] = {
     "depth_without_end": create("E", '{"a":' + "[" * 100_000),
     "depth_65_of_objects": create("E", '{"a":' * 64 + "{}" + "}" * 64),
     "depth_hidden_behind_a_string": create("E", '{"s":"[[[[","a":' + "[" * 70 + "]" * 70 + "}"),
-    "half_a_million_brackets": create("E", '{"a":[' + "[]," * 300_000 + "[]]}"),
     "one_key_twice": create("E", '{"a":1,"a":2}'),
     "one_key_twice_escaped": create("E", '{"a":1,"\\u0061":2}'),
     "one_key_twice_far_down": create("E", '{"x":[{"y":{"a":1,"a":2}}]}'),
@@ -110,11 +109,18 @@ async def test_a_name_that_is_none_is_refused(mallory: httpx.AsyncClient, field:
     assert (await mallory.get(PATH)).json()["items"] == []
 
 
-async def test_a_million_keys_are_taken_or_refused_in_good_time(mallory: httpx.AsyncClient) -> None:
-    keys = ",".join(f'"{number}":0' for number in range(90_000))
+WIDE = {
+    "keys": "{" + ",".join(f'"{number}":0' for number in range(90_000)) + "}",
+    "brackets": '{"a":[' + "[]," * 300_000 + "[]]}",
+    "escapes": '{"a":"' + "\\u0041" * 150_000 + '"}',
+}
+
+
+@pytest.mark.parametrize("payload", WIDE.values(), ids=WIDE)
+async def test_a_wide_payload_is_taken_or_refused_in_good_time(mallory: httpx.AsyncClient, payload: str) -> None:
     started = time.monotonic()
 
-    response = await mallory.post(PATH, content=create("E", f"{{{keys}}}"))
+    response = await mallory.post(PATH, content=create("E", payload))
 
     assert_safe(response, 202, 413, 422)
     assert time.monotonic() - started < SECONDS
@@ -122,7 +128,7 @@ async def test_a_million_keys_are_taken_or_refused_in_good_time(mallory: httpx.A
 
 async def test_bombs_hold_no_neighbour_up(hub: HubProcess, mallory: httpx.AsyncClient, neighbour: Neighbour) -> None:
     before = await neighbour.waits()
-    for name in ("depth_of_100_000", "half_a_million_brackets", "number_of_1_mb", "over_1_mib"):
+    for name in ("depth_of_100_000", "number_of_1_mb", "over_1_mib"):
         assert_safe(await mallory.post(PATH, content=BOMBS[name]), 400, 413, 422)
 
     assert hub.pid
