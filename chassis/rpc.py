@@ -43,8 +43,8 @@ SERVER_OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 
-#: grpc.aio's context gives the number of the code, whatever its type hint says.
-_CODE_NAMES: dict[Any, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+#: grpc.aio's context gives the code or its number, whatever its type hint says.
+_CODE_NAMES: dict[Any, str] = {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
 
 caller_var: ContextVar[Caller] = ContextVar("caller")
 

@@ -27,6 +27,7 @@ Examples:
   hub get 3fa85f64-5717-4562-b3fc-2c963f66afa6
   hub get 3fa85f64-5717-4562-b3fc-2c963f66afa6 --history
   hub get 3fa85f64-5717-4562-b3fc-2c963f66afa6 --partner acme --json | jq .status
+  hub get --correlation-id 550e8400-e29b-41d4-a716-446655440000 --history
 """
 
 Partner = Annotated[
@@ -68,23 +69,33 @@ def send(
 
 
 def get(
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="The id that the hub gave the request.")],
+    request_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The id that the hub gave the request.")
+    ] = None,
     *,
+    correlation_id: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Instead of the id: all requests that were sent with it.")
+    ] = None,
     partner: Partner = EXAMPLE_PARTNER,
     history: Annotated[bool, typer.Option("--history", help="Print everything that happened to it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read one integration request."""
+    """Read one integration request, or those of one correlation id, or their whole story."""
     from console.configuration import read_settings
     from console.rest_client import RestClient
 
+    if (request_id is None) == (correlation_id is None):
+        raise typer.BadParameter("name the ID of a request, or a --correlation-id")
     with RestClient(read_settings(), partner) as client:
-        if not history:
-            print_json(client.get(request_id), verbatim=as_json)
-        elif as_json:
-            print_json(client.history(request_id), verbatim=True)
-        else:
-            _print_history(client.history(request_id))
+        found = [request_id] if request_id is not None else client.find(str(correlation_id))
+        for each in found:
+            if not history:
+                print_json(client.get(each), verbatim=as_json)
+                continue
+            if len(found) > 1 and not as_json:
+                typer.echo(each)
+            story = client.history(each)
+            print_json(story, verbatim=True) if as_json else _print_history(story)
 
 
 def check_payload(text: str) -> str:

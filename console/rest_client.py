@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from chassis.access import REQUESTS_READ, REQUESTS_WRITE
 from chassis.correlation import HEADER as CORRELATION_HEADER
@@ -22,6 +22,7 @@ TERMINAL = ("Completed", "Failed")
 TEMPORARY = (429, 502, 503, 504)
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+MAX_FOUND = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,17 @@ class RestClient:
     def get(self, request_id: str) -> bytes:
         """Read a request. Raises: HubError when there is none."""
         return _accepted(self._poll(request_id, "")).body
+
+    def find(self, correlation_id: str) -> list[str]:
+        """Find the ids of the requests with a correlation id, the newest first; up to 200.
+
+        Raises: HubError when there is none.
+        """
+        query = urlencode({"correlationId": correlation_id, "limit": MAX_FOUND})
+        items = json.loads(_accepted(self._call("GET", f"{PATH}?{query}", {})).body)["items"]
+        if not items:
+            raise HubError(f"This partner has no integration request with the correlation id {correlation_id}")
+        return [item["id"] for item in items]
 
     def wait_for_end(self, request_id: str, seconds: float) -> bytes:
         """Read a request again and again until it is terminal, over a restart of the hub too.

@@ -63,7 +63,10 @@ TRANSITIONS: dict[tuple[Status, Status], str] = {
     (Status.PROCESSING, Status.WAITING_EXTERNAL): "about to be posted; committed before the first byte",
     (Status.PROCESSING, Status.FAILED): "invalid, cancelled, expired or poisoned",
     (Status.WAITING_EXTERNAL, Status.COMPLETED): "the external system has it",
-    (Status.WAITING_EXTERNAL, Status.FAILED): "rejected, retries spent, timed out, not known, expired, cancelled or poisoned",
+    (
+        Status.WAITING_EXTERNAL,
+        Status.FAILED,
+    ): "rejected, retries spent, timed out, not known, expired, cancelled, poisoned",
     (Status.FAILED, Status.RECEIVED): "an operator redrives it: a new cycle",
 }
 

@@ -100,7 +100,11 @@ class Relay:
 
     async def _publish_handed_over(self) -> None:
         batch = [self._handed_over.popleft() for _ in range(min(BATCH, len(self._handed_over)))]
-        await self._publish(batch)
+        try:
+            await self._publish(batch)
+        except asyncio.CancelledError:
+            self._handed_over.extendleft(reversed(batch))  # `stop` publishes it, some of it for the second time
+            raise
 
     async def _publish(self, batch: Sequence[Event | tuple[str, str]]) -> None:
         events = [item for item in batch if isinstance(item, Event)]
@@ -154,16 +158,30 @@ class Relay:
         self._is_behind = True
 
     async def _sweep(self) -> None:
-        """Publish what the table still holds, oldest first, until less than a full batch is left."""
-        older_than = await self._now() - round(LEFT_BEHIND_SECONDS * SECOND)
-        left = await self._store.read(outbox.read_left_behind(older_than))
-        self._swept_at = time.monotonic()
-        await self._measure_lag()
-        await self._trim()
+        """Publish what the table still holds, oldest first.
+
+        When the memory was dropped that is everything; what is committed from here on is handed over again and
+        follows. A full batch means that there is more: then the memory is dropped once more, for the order's sake.
+        """
+        was_behind, self._is_behind = self._is_behind, False
+        try:
+            left = await self._read_left(0 if was_behind else LEFT_BEHIND_SECONDS)
+            self._swept_at = time.monotonic()
+            await self._measure_lag()
+            await self._trim()
+        except BaseException:
+            if was_behind:
+                self._fall_behind()
+            raise
         if left:
             await self._publish(left)
             await self._drain_deletes()
-        self._is_behind = len(left) == outbox.BATCH
+        if len(left) == outbox.BATCH:
+            self._fall_behind()
+
+    async def _read_left(self, age_seconds: float) -> list[Event]:
+        older_than = await self._now() - round(age_seconds * SECOND)
+        return await self._store.read(outbox.read_left_behind(older_than))
 
     async def _drain_deletes(self) -> None:
         if self._deletes:

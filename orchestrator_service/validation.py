@@ -16,6 +16,9 @@ import msgspec
 WHOLE_PAYLOAD = "payload"
 MAX_FINDINGS = 20
 
+#: A partner chooses the text that a pattern is run on.
+LINEAR_PATTERNS = jsonschema_rs.RegexOptions()
+
 _DECODE = msgspec.json.Decoder().decode
 #: The library's text for these quotes keys of the payload, which are the partner's words.
 _OWN_TEXTS = {
@@ -41,13 +44,19 @@ class PayloadSchema:
     """One compiled schema."""
 
     def __init__(self, document: Any) -> None:
-        """Compile. Formats are checked; nothing is ever fetched.
+        """Compile. Formats are checked; nothing is ever fetched; patterns run in time linear to the text.
 
-        Raises: BadSchema when it is no JSON Schema, names a format that is unknown, or refers to another document.
+        Raises: BadSchema when it is no JSON Schema, names a format that is unknown, refers to another document, or has
+        a pattern that looks around or back, which cannot be had in linear time.
         """
         try:
             self._validator = jsonschema_rs.validator_for(
-                document, validate_formats=True, ignore_unknown_formats=False, mask="the value", offline=True
+                document,
+                validate_formats=True,
+                ignore_unknown_formats=False,
+                mask="the value",
+                offline=True,
+                pattern_options=LINEAR_PATTERNS,
             )
         except (ValueError, TypeError) as error:
             raise BadSchema(str(error).partition("\n")[0]) from error

@@ -48,6 +48,7 @@ class Action(StrEnum):
     HANG_AFTER = "external: hangs after the commit"
     BROKEN_JSON = "external: broken JSON"
     CUT_BODY = "external: cut body"
+    LOST_THEN_REFUSED = "external: answer lost, then 503s"
 
 
 #: After these the external system commits later than the hub was told. Where the clock jumps ahead meanwhile, no clock
@@ -79,12 +80,13 @@ _WEIGHTS: Mapping[Action, float] = {
     Action.PAUSE_VALKEY: 2,
     Action.KILL_DATABASE: 3,
     Action.LOCK_DATABASE: 3,
-    Action.JUMP_CLOCK: 6,
+    Action.JUMP_CLOCK: 15,
     Action.DUPLICATES: 3,
     Action.REORDER: 3,
     Action.JUNK: 2,
     Action.EXTERNAL_DOWN: 2,
     Action.LOOKUP_DOWN: 2,
+    Action.LOST_THEN_REFUSED: 3,
     **dict.fromkeys(CALLS, 2.0),
 }
 #: Seconds that what was ended stays away, or that what is stopped stays stopped.
@@ -176,7 +178,7 @@ def _draw(chance: random.Random, action: Action, processes: Sequence[str]) -> Fa
     victim = ""
     if action in (Action.KILL, Action.PAUSE, Action.PAUSE_LONG):
         victim = chance.choice(processes)
-    elif action in (*_MANY, Action.LOOKUP_DOWN):
+    elif action in (*_MANY, Action.LOOKUP_DOWN, Action.LOST_THEN_REFUSED):
         victim = chance.choice(TARGETS)
     return Fault(
         action=action,

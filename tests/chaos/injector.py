@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from tests.chaos.faults import Action, Fault
 from tests.chaos.hub import Hub
-from tests.chaos.load import Promise
+from tests.chaos.load import Partners
 from tests.chaos.recovery import Kill
 from tests.chaos.targets import TARGETS
 
@@ -24,6 +24,8 @@ ADMIN_SECONDS = 10.0
 AGAIN_SECONDS = 0.2
 #: How many of the newest requests stream faults speak of.
 RECENT = 200
+#: So few of them that the breaker, which looks at all calls of a target, stays closed.
+ORDERS = 2
 KILLS = (Action.KILL, Action.KILL_ALL, Action.KILL_VALKEY, Action.LOSE_VALKEY, Action.KILL_DATABASE)
 #: Fields of a simulator's fault.
 _CALL_FAULTS: Mapping[Action, Mapping[str, Any]] = {
@@ -45,9 +47,10 @@ _CALL_FAULTS: Mapping[Action, Mapping[str, Any]] = {
 class Injector:
     """Does to a hub what a fault says."""
 
-    def __init__(self, hub: Hub, promises: Mapping[str, Promise], *, seed: int) -> None:
+    def __init__(self, hub: Hub, partners: Partners, *, seed: int) -> None:
         self._hub = hub
-        self._promises = promises
+        self._partners = partners
+        self._promises = partners.promises
         self._chance = random.Random(seed)  # noqa: S311 - it must be repeatable
         self._streams: Any = redis.Redis.from_url(hub.valkey.url, socket_timeout=3, legacy_responses=False)
         self._admin = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ADMIN_SECONDS))
@@ -125,6 +128,8 @@ class Injector:
             case Action.DUPLICATES | Action.REORDER | Action.JUNK:
                 with contextlib.suppress(RedisError):
                     await self._spoil_stream(fault)
+            case Action.LOST_THEN_REFUSED:
+                await self._lose_answers(fault)
             case Action.EXTERNAL_DOWN:
                 self._hub.external.kill(fault.seconds)
             case _:
@@ -138,6 +143,14 @@ class Injector:
         if fault.action is Action.THROTTLED:
             fields["retry_after"] = str(round(fault.seconds))
         await self._administer("POST", "/_sim/faults", fields)
+
+    async def _lose_answers(self, fault: Fault) -> None:
+        """Have coming orders stored without an answer, and every repetition refused: they are not as absent as said."""
+        for key in self._partners.coming(fault.victim, ORDERS):
+            lost = {"target": fault.victim, "external_order_id": key, "kind": "reset_after"}
+            refused = {"target": fault.victim, "external_order_id": key, "kind": "status", "status": 503, "times": 4}
+            await self._administer("POST", "/_sim/faults", lost)
+            await self._administer("POST", "/_sim/faults", refused)
 
     async def _spoil_stream(self, fault: Fault) -> None:
         stream = f"hub:work:{fault.victim}"

@@ -21,6 +21,8 @@ PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
 #: Every so many orders one does not fit its schema.
 INVALID_EVERY = 50
+#: Orders further ahead than this are not on their way yet.
+AHEAD = 10
 _ORDER = (
     '{{"externalId":"{key}","sourceSystem":"SAP","targetSystem":"{target}",'
     '"payload":{{"orderId":"{key}","customer":"Empresa ABC","amount":{amount}}}}}'
@@ -75,6 +77,12 @@ class Partners:
     def unanswered(self) -> int:
         """Orders that were sent and are not taken yet."""
         return len(self._sends)
+
+    def coming(self, target: str, count: int) -> list[str]:
+        """The ids of good orders for a target that will be sent next."""
+        numbers = range(self.sent + AHEAD, self.sent + AHEAD + INVALID_EVERY * (count + 1))
+        good = [n for n in numbers if TARGETS[n % len(TARGETS)] == target and n % INVALID_EVERY]
+        return [f"chaos-{number}" for number in good[:count]]
 
     async def send_steadily(self, *, per_second: float, until: asyncio.Event) -> None:
         """Send until told to end; orders that were not taken by then go on being repeated."""

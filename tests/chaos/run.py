@@ -89,7 +89,7 @@ class Run:
         self._hub = hub
         self._partners = partners
         self._watch = Watch(partners.promises, hub.database_url)
-        self._injector = Injector(hub, partners.promises, seed=plan.seed)
+        self._injector = Injector(hub, partners, seed=plan.seed)
         self._phase = "load"
         self._started_at = time.monotonic()
 

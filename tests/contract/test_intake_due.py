@@ -172,7 +172,9 @@ async def test_a_leased_request_is_not_expired_under_its_worker(hub: IntakeUnder
     assert await hub.report(lease, sending=sending()) == "ACCEPTED"
 
 
-async def test_an_expired_request_in_doubt_is_looked_up_first_and_given_up_only_much_later(hub: IntakeUnderTest) -> None:
+async def test_an_expired_request_in_doubt_is_looked_up_first_and_given_up_only_much_later(
+    hub: IntakeUnderTest,
+) -> None:
     lease = await hub.sent()
     request_id = lease.integration_request.id
     await hub.report(lease, in_doubt=in_doubt(30))

@@ -12,7 +12,17 @@ from chassis.clock import to_timestamp
 from chassis.testing import TestKeys
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
-from tests.intake import IntakeUnderTest, failed, in_doubt, new_request, refused, release, retry, running_intake, sending
+from tests.intake import (
+    IntakeUnderTest,
+    failed,
+    in_doubt,
+    new_request,
+    refused,
+    release,
+    retry,
+    running_intake,
+    sending,
+)
 
 
 @pytest.fixture
@@ -163,7 +173,9 @@ async def test_a_forged_cursor_is_refused(hub: IntakeUnderTest, case: str) -> No
     assert (refusal.code, set(refusal.violations)) == ("INVALID_ARGUMENT", {"/cursor"})
 
 
-@pytest.mark.parametrize(("index", "value"), [(0, 2**70), (0, "x"), (0, None), (1, 7), (1, "a\x00b"), (1, ""), (2, "x")])
+@pytest.mark.parametrize(
+    ("index", "value"), [(0, 2**70), (0, "x"), (0, None), (1, 7), (1, "a\x00b"), (1, ""), (2, "x")]
+)
 async def test_an_altered_cursor_is_refused(hub: IntakeUnderTest, index: int, value: object) -> None:
     await create_many(hub, 2)
     token = altered((await page(hub, page_size=1)).next_page_token, index, value)
@@ -216,7 +228,9 @@ async def walk_through(hub: IntakeUnderTest) -> str:
     await hub.report(lease, release=release(0, not_sent=True))
     lease = await hub.lease(request_id)
     await hub.report(lease, sending=sending())
-    await hub.report(lease, in_doubt=in_doubt(2, timed_out=True), call=life.CallRecord(kind="attempt", outcome="UNKNOWN"))
+    await hub.report(
+        lease, in_doubt=in_doubt(2, timed_out=True), call=life.CallRecord(kind="attempt", outcome="UNKNOWN")
+    )
     hub.clock.advance(2)
     lease = await hub.lease(request_id)
     call = life.CallRecord(kind="lookup", outcome="NOT_KNOWN")
@@ -226,7 +240,9 @@ async def walk_through(hub: IntakeUnderTest) -> str:
     lease = await hub.lease(request_id, "w2")
     await hub.report(lease, worker="w2", failed=failed("outcome_unknown"))
     await redrive(hub, request_id)
-    assert await hub.report(lease, worker="w2", completed=life.Completed(external_response_json='{"id":1}')) == "ACCEPTED"
+    assert (
+        await hub.report(lease, worker="w2", completed=life.Completed(external_response_json='{"id":1}')) == "ACCEPTED"
+    )
     return request_id
 
 
@@ -252,7 +268,9 @@ async def test_a_history_has_no_gap(hub: IntakeUnderTest) -> None:
 async def test_a_history_tells_every_step_with_who_did_it(hub: IntakeUnderTest) -> None:
     story = await hub.history(await walk_through(hub))
 
-    names = {number: name.removeprefix("INTEGRATION_REQUEST_STATUS_") for name, number in pb.IntegrationRequestStatus.items()}
+    names = {
+        number: name.removeprefix("INTEGRATION_REQUEST_STATUS_") for name, number in pb.IntegrationRequestStatus.items()
+    }
     told = [(entry.kind, names[entry.to_status], entry.outcome, entry.attempt, entry.actor) for entry in story]
     assert told == [
         ("transition", "RECEIVED", "", 0, "acme"),
@@ -288,7 +306,10 @@ async def test_an_external_answer_with_nul_is_kept_readable(hub: IntakeUnderTest
     lease = await hub.sent()
     call = life.CallRecord(kind="attempt", outcome="REJECTED", detail="a\x00b", response="c\x00d")
 
-    assert await hub.report(lease, failed=life.Failed(reason="external_rejected", detail="e\x00f"), call=call) == "ACCEPTED"
+    assert (
+        await hub.report(lease, failed=life.Failed(reason="external_rejected", detail="e\x00f"), call=call)
+        == "ACCEPTED"
+    )
 
     (entry,) = [entry for entry in await hub.history(lease.integration_request.id) if entry.kind == "attempt"]
     assert (entry.detail, entry.response) == ("a\ufffdb", "c\ufffdd")

@@ -171,16 +171,14 @@ def test_a_url_of_no_database_of_ours_is_refused_without_repeating_it(url: str) 
 
 def test_many_rows_says_how_many_it_touched(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
-    rename = ManyRows(
-        sa.update(things).where(things.c.id == sa.bindparam("b_id")).values(name=sa.bindparam("b_name"))
-    )
+    rename = ManyRows(sa.update(things).where(things.c.id == sa.bindparam("b_id")).values(name=sa.bindparam("b_name")))
     forget = ManyRows(sa.delete(things).where(things.c.id == sa.bindparam("b_id")))
     with database.engine.begin() as connection:
         things.metadata.create_all(connection)
         added = _INSERT.execute(connection, [{"id": number, "name": "x"} for number in range(5)])
         renamed = rename.execute(connection, [{"b_id": number, "b_name": f"n{number}"} for number in (1, 3, 99)])
         forgotten = forget.execute(connection, [{"b_id": 0}, {"b_id": 98}])
-        names = dict(connection.execute(sa.select(things.c.id, things.c.name)).tuples().all())
+        names = {row.id: row.name for row in connection.execute(sa.select(things))}
     database.dispose()
 
     assert (added, renamed, forgotten) == (5, 2, 1)

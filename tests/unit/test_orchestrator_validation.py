@@ -1,6 +1,7 @@
 """Payload schemas: what is found, in whose words, and which schemas are refused."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -126,3 +127,25 @@ def test_findings_are_bounded() -> None:
 def test_a_schema_that_cannot_be_trusted_is_refused_at_start(schema: Any) -> None:
     with pytest.raises(BadSchema):
         PayloadSchema(schema)
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", r"^(\w+\s?)*$", "^(a|aa)+$", "^(.*a){20}$"])
+def test_a_pattern_takes_linear_time_whatever_the_text(pattern: str) -> None:
+    schema = PayloadSchema({"properties": {"a": {"pattern": pattern}}})
+    started = time.perf_counter()
+
+    schema.check(json.dumps({"a": "a" * 20_000 + "!"}))
+
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)b", r"(a)\1", "(?<!a)b"])
+def test_a_pattern_that_needs_to_look_around_is_refused(pattern: str) -> None:
+    with pytest.raises(BadSchema):
+        PayloadSchema({"properties": {"a": {"pattern": pattern}}})
+
+
+@pytest.mark.parametrize("reference", ["http://127.0.0.1:1/schema.json", "file:///etc/passwd", "other.json"])
+def test_a_reference_to_another_document_is_refused(reference: str) -> None:
+    with pytest.raises(BadSchema):
+        PayloadSchema({"properties": {"a": {"$ref": reference}}})

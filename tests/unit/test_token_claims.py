@@ -198,9 +198,7 @@ async def test_a_strangers_key_is_never_taken_from_the_header(verifier: TokenVer
     await refuse(verifier, token_of(stranger, **HEADERS[case](stranger)))
 
 
-@pytest.mark.parametrize(
-    "header", [{"crit": ["x"], "x": 1}, {"crit": ["b64"], "b64": False}, {"b64": False}], ids=str
-)
+@pytest.mark.parametrize("header", [{"crit": ["x"], "x": 1}, {"crit": ["b64"], "b64": False}, {"b64": False}], ids=str)
 async def test_an_extension_that_is_not_understood_is_refused(
     verifier: TokenVerifier, key: Key, header: dict[str, Any]
 ) -> None:
