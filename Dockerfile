@@ -25,6 +25,7 @@ COPY LICENSE ./
 ENV PATH=/opt/hub/bin:$PATH \
     PYTHONPATH=/app:/app/gen \
     PYTHONUNBUFFERED=1 \
+    GRPC_VERBOSITY=NONE \
     HUB_STATE_DIR=/var/lib/hub
 # The root file system is read-only at run time: what is not compiled now never is.
 RUN python -m compileall -q /app

@@ -40,13 +40,18 @@ run: setup ## Start the whole hub on this machine (Ctrl-C stops it)
 
 # The fast tests first: a mistake shows in seconds. The last run starts whole hubs and has both cores to itself.
 .PHONY: test
-test: unit ## Run every test
+test: unit rules ## Run every test
 	@$(PYTHON) -m pytest $(PARALLEL) tests/contract tests/integration
 	@$(PYTHON) -m pytest tests/e2e
 
 .PHONY: unit
 unit: setup ## Run the tests that need no server
 	@$(PYTHON) -m pytest tests/unit tests/architecture
+
+# Where promtool is not installed it is taken out of Debian's package; where that fails this says what to install.
+.PHONY: rules
+rules: setup ## Check the alerts' rules with promtool
+	@$(PYTHON) tools/promtool.py check rules deploy/prometheus/hub-alerts.yml
 
 .PHONY: lint
 lint: setup protos-check ## Check style, types, contracts and what must not be in the tree
@@ -109,4 +114,4 @@ lock: setup ## Write requirements/*.txt anew from pyproject.toml (add UPGRADE=--
 
 .PHONY: clean
 clean: ## Remove what the other targets made (the state of a run, .hub, stays)
-	rm -rf $(VENV) node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

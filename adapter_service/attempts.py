@@ -27,7 +27,7 @@ from adapter_service.registry import ExternalSystem
 from chassis.http_client import NoAnswer, NotSent
 from chassis.logs import bound, get_logger
 from chassis.telemetry import Telemetry
-from chassis.tracing import Tracing, trace_fields
+from chassis.tracing import OpenSpan, Tracing, trace_fields, within
 
 log = get_logger()
 
@@ -55,50 +55,53 @@ class Attempts:
 
     async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
         """Post a document once. The target's timeout covers everything, a token's renewal included."""
-        with self._of(system, delivery) as traceparent:
+        with self._of(system, delivery) as (traceparent, span):
             started = asyncio.get_running_loop().time()
             traced = replace(delivery, traceparent=traceparent)
             outcome = await _deliver(system, traced, started + system.target.timeout_seconds)
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
-            self._record("deliver", system, attempt)
+            self._record("deliver", system, attempt, span)
         return attempt
 
     async def lookup(self, system: ExternalSystem, question: Question) -> Attempt[LookupOutcome]:
         """Ask a system once, within the target's timeout or MAX_LOOKUP_SECONDS, whichever is less."""
         if not system.adapter.supports_lookup:
             return Attempt(outcome=Unsupported(), seconds=0.0)
-        with self._of(system, question) as traceparent:
+        with self._of(system, question) as (traceparent, span):
             started = asyncio.get_running_loop().time()
             traced = replace(question, traceparent=traceparent)
             outcome = await _lookup(system, traced, started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
-            self._record("lookup", system, attempt)
+            self._record("lookup", system, attempt, span)
         return attempt
 
     @contextmanager
-    def _of(self, system: ExternalSystem, question: Question) -> Iterator[str]:
+    def _of(self, system: ExternalSystem, question: Question) -> Iterator[tuple[str, OpenSpan | None]]:
         """Do all inside in the call's own span, and log it as this request's, whatever batch it came in."""
-        name = span_name(system.target.name)
+        span = self._tracing.begin(span_name(system.target.name), question.traceparent, SpanKind.CLIENT)
         with (
-            self._tracing.span(name, question.traceparent, SpanKind.CLIENT) as inside,
+            within(span, question.traceparent) as inside,
             bound(
                 correlation_id=question.correlation_id,
                 request_id=question.request_id,
                 **trace_fields(inside),
             ),
         ):
-            yield inside
+            yield inside, span
 
     def _record(
         self,
         operation: str,
         system: ExternalSystem,
         attempt: Attempt[DeliverOutcome] | Attempt[LookupOutcome],
+        span: OpenSpan | None,
     ) -> None:
         name, outcome = system.target.name, type(attempt.outcome).__name__
         self._duration.labels(system=name).observe(attempt.seconds * 1000)
         self._calls.labels(system=name, operation=operation, outcome=outcome).inc()
         went_well = isinstance(attempt.outcome, Delivered | Found)
+        if span is not None and not went_well:
+            span.fail(outcome)
         (log.info if went_well else log.warning)(
             "External system called",
             operation=operation,

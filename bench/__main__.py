@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.completions import Completions
 from bench.load import Partners
 from bench.processes import cpu_seconds, machine, proportional_memory_mb
+from bench.telemetry import compare
 from console.testing import HubProcess
 
 HUB_PROCESSES = ("gateway", "intake", "orchestrator", "adapter")
@@ -33,6 +34,8 @@ async def main() -> int:
     """Run the measurements; the exit code is 1 when a request did not complete."""
     arguments = _arguments()
     print(f"machine  {machine()}")
+    if arguments.telemetry:
+        return await compare(arguments)
     with tempfile.TemporaryDirectory(prefix="hub-bench-") as folder:
         hub = HubProcess(
             Path(folder),
@@ -125,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure a whole hub on this machine.")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement (default 3)")
+    parser.add_argument("--telemetry", action="store_true", help="measure instead what logs, metrics and traces cost")
     parser.add_argument("--log-level", default="info", help="the hub's log level (default info)")
     return parser.parse_args()
 

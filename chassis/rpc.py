@@ -41,6 +41,13 @@ SERVER_OPTIONS = [
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_metadata_size", 16 * 1024),  # twice a token's limit; a call with more may be refused
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Clients spread anew over the servers there are; the grace is longer than any call.
+    ("grpc.max_connection_idle_ms", 30 * 60_000),
+    ("grpc.max_connection_age_ms", 60 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 10 * 60_000),
 ]
 
 #: grpc.aio's context gives the code or its number, whatever its type hint says.

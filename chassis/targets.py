@@ -93,9 +93,7 @@ def _read_target(name: str, table: object) -> Target:
     if not isinstance(table, dict):
         raise ConfigurationError(f"targets.{name} must be a table")
     if given := sorted(_NOT_KEYS.intersection(table)):
-        raise ConfigurationError(
-            f"targets.{name}: {given[0]} is no key; the adapter's own stand beside the others"
-        )
+        raise ConfigurationError(f"targets.{name}: {given[0]} is no key; the adapter's own stand beside the others")
     known = {key: value for key, value in table.items() if key in Target.__struct_fields__}
     options = {key: value for key, value in table.items() if key not in Target.__struct_fields__}
     try:

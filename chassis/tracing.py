@@ -46,10 +46,12 @@ class OpenSpan:
         self._span = span
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
-    def end(self, *, error: str = "") -> None:
-        """End it; `error` marks it as failed and says why in the code's words, never a partner's."""
-        if error:
-            self._span.set_status(Status(StatusCode.ERROR, error))
+    def fail(self, error: str) -> None:
+        """Mark it as failed; `error` says why in the code's words, never a partner's."""
+        self._span.set_status(Status(StatusCode.ERROR, error))
+
+    def end(self) -> None:
+        """End it."""
         self._span.end()
 
 
@@ -181,9 +183,10 @@ def _ending(span: OpenSpan) -> Iterator[str]:
     try:
         yield span.traceparent
     except BaseException as error:
-        span.end(error=type(error).__name__)
+        span.fail(type(error).__name__)
         raise
-    span.end()
+    finally:
+        span.end()
 
 
 def _parent(traceparent: str) -> Context:

@@ -39,7 +39,7 @@ MARGIN_SECONDS = 5.0
 PROTHEUS_TOKEN = "PROTHEUS_TOKEN"
 
 
-def launch(*, quiet: bool, no_simulator: bool) -> NoReturn:
+def launch(*, quiet: bool, no_simulator: bool, watch: bool) -> NoReturn:
     """Prepare the state folder and the plan, and become the supervisor.
 
     Raises: ConfigurationError when something is not as it must be; nothing was started then.
@@ -50,13 +50,13 @@ def launch(*, quiet: bool, no_simulator: bool) -> NoReturn:
     prepare_state_folder(settings, _say)
     try:
         with hold_lock(settings.state_dir):
-            environment, plan = _prepare(settings, quiet=quiet, no_simulator=no_simulator)
+            environment, plan = _prepare(settings, quiet=quiet, no_simulator=no_simulator, watch=watch)
     except AlreadyRunning as error:
         raise ConfigurationError(str(error)) from error
     _become_supervisor(environment, plan)
 
 
-def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool) -> tuple[dict[str, str], Path]:
+def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool, watch: bool) -> tuple[dict[str, str], Path]:
     """Check what can be checked and write what the children read. Returns the environment and the plan's file."""
     targets_file = effective_targets(settings, find_targets(settings))
     simulator = not no_simulator and wants_simulator(settings, load_targets(targets_file))
@@ -74,6 +74,7 @@ def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool) -> tuple
         ready_line=f"ready {_scheme(settings)}://{connectable(settings.gateway_address)}",
         summary=_summary(settings, simulator=simulator),
         log_format=settings.log_format,
+        watcher=_module("console.watch") if watch else (),
     )
     plan_file = state_dir / "plan.json"
     write_plan(plan, plan_file)
@@ -83,6 +84,8 @@ def _prepare(settings: HubSettings, *, quiet: bool, no_simulator: bool) -> tuple
 def _environment(settings: HubSettings, targets_file: Path, *, simulator: bool) -> dict[str, str]:
     """The environment of every child."""
     environment = {**os.environ, **environment_of(settings), "HUB_TARGETS": str(targets_file), "HUB_LOG_FORMAT": "json"}
+    # gRPC's own lines are no JSON and tell of clients that misbehave; what goes wrong in a call is logged by the hub.
+    environment.setdefault("GRPC_VERBOSITY", "NONE")
     if simulator:
         # One secret for both ends, new for each run. Its orders outlive its process, as a real system's do.
         environment.setdefault(PROTHEUS_TOKEN, secrets.token_urlsafe(24))

@@ -37,6 +37,8 @@ class Plan:
     summary: str
     #: HUB_LOG_FORMAT: auto, json or console.
     log_format: str
+    #: What draws on the terminal once all are healthy; nothing when empty.
+    watcher: tuple[str, ...] = ()
 
     @property
     def logs(self) -> Path:
@@ -53,4 +55,4 @@ def read_plan(path: Path) -> Plan:
     """Read what `write_plan` wrote."""
     document = json.loads(path.read_text())
     children = tuple(ChildPlan(**{**child, "command": tuple(child["command"])}) for child in document["children"])
-    return Plan(**{**document, "children": children})
+    return Plan(**{**document, "children": children, "watcher": tuple(document["watcher"])})

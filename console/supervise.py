@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from console.lock import AlreadyRunning, hold_lock
@@ -58,7 +59,8 @@ async def _supervise(plan: Plan, output: Output) -> int:
             output.say(f"ready in {time.monotonic() - started_at:.1f} s")
             output.show(plan.summary)
             _print_ready(plan.ready_line)
-            await stop.wait()
+            async with _watching(plan.watcher):
+                await stop.wait()
     except StartFailed as error:
         output.say(f"{error}; its log is in {plan.logs}. Stopping")
         code = 1
@@ -67,6 +69,21 @@ async def _supervise(plan: Plan, output: Output) -> int:
     if kill.is_set():
         return KILLED
     return code if kept_grace else 1
+
+
+@contextlib.asynccontextmanager
+async def _watching(command: Sequence[str]) -> AsyncIterator[None]:
+    """Let the watcher draw meanwhile; it is a process of its own, and the hub does not depend on it."""
+    if not command:
+        yield
+        return
+    watcher = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            watcher.terminate()
+        await watcher.wait()
 
 
 def _make_output(plan: Plan, terminal: Terminal) -> Output:

@@ -8,6 +8,7 @@ EXAMPLES = """\b
 Examples:
   hub up
   hub up --quiet
+  hub up --watch
   HUB_REDIS_URL=redis://127.0.0.1:6379/0 hub up --no-simulator
 """
 
@@ -16,6 +17,9 @@ def up(
     *,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Keep the services' lines in the log files only.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show a live table of the flow instead of the services' lines.")
     ] = False,
     no_simulator: Annotated[bool, typer.Option("--no-simulator", help="Start no simulated external system.")] = False,
 ) -> None:
@@ -26,4 +30,4 @@ def up(
     """
     from console.launch import launch
 
-    launch(quiet=quiet, no_simulator=no_simulator)
+    launch(quiet=quiet or watch, no_simulator=no_simulator, watch=watch)

@@ -137,10 +137,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Certainly not applied: another attempt after a wait."""
+    """Another attempt after a wait; certainly not applied, unless a post of unknown outcome keeps it in doubt."""
 
     delay_seconds: float
     spends_retry: bool
+    still_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +155,12 @@ class InDoubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Handed back because of the hub's own trouble."""
+    """Handed back because of the hub's own trouble; with `not_sent` the attempt was never made."""
 
     delay_seconds: float
     not_sent: bool
+    #: Of a post before the one that was not sent.
+    still_in_doubt: bool = False
 
 
 Step = Sending | Completed | Failed | Retry | InDoubt | Release
@@ -249,7 +252,9 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
             return _end_failed(standing, step)
         case Retry():
             waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
-            return waiting._replace(in_doubt=False, timed_out=False, retries=standing.retries + step.spends_retry)
+            return waiting._replace(
+                in_doubt=step.still_in_doubt, timed_out=False, retries=standing.retries + step.spends_retry
+            )
         case InDoubt():
             waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
             return waiting._replace(
@@ -260,7 +265,12 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
             waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
             if not step.not_sent:
                 return waiting
-            return waiting._replace(attempts=max(0, standing.attempts - 1), in_doubt=False, sent_at=None, sent_token=0)
+            return waiting._replace(
+                attempts=max(0, standing.attempts - 1),
+                in_doubt=step.still_in_doubt,
+                sent_at=standing.sent_at if step.still_in_doubt else None,
+                sent_token=0,
+            )
         case _:
             assert_never(step)
 

@@ -158,7 +158,11 @@ def _step(message: lifecycle_pb2.Report) -> flow.Step:
                 dead_letter=message.failed.dead_letter,
             )
         case "retry":
-            return flow.Retry(delay_seconds=_seconds(message.retry.delay), spends_retry=message.retry.spends_retry)
+            return flow.Retry(
+                delay_seconds=_seconds(message.retry.delay),
+                spends_retry=message.retry.spends_retry,
+                still_in_doubt=message.retry.still_in_doubt,
+            )
         case "in_doubt":
             return flow.InDoubt(
                 delay_seconds=_seconds(message.in_doubt.delay),
@@ -166,7 +170,11 @@ def _step(message: lifecycle_pb2.Report) -> flow.Step:
                 timed_out=message.in_doubt.timed_out,
             )
         case "release":
-            return flow.Release(delay_seconds=_seconds(message.release.delay), not_sent=message.release.not_sent)
+            return flow.Release(
+                delay_seconds=_seconds(message.release.delay),
+                not_sent=message.release.not_sent,
+                still_in_doubt=message.release.still_in_doubt,
+            )
         case _:
             raise InvalidRequest("The report names no step.", [Violation(pointer="/step", detail="is missing")])
 

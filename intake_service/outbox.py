@@ -120,7 +120,8 @@ class Relay:
             await self._streams.publish(entries)
         except HubError as error:
             for span in spans.values():
-                span.end(error=error.reason)
+                span.fail(error.reason)
+                span.end()
             self._fall_behind()
             raise
         now = time.time() * SECOND

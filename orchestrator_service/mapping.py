@@ -58,6 +58,7 @@ def progress_of(lease: Lease) -> Progress:
     return Progress(
         retries=lease.retries,
         lookups=lease.lookups,
+        in_doubt=lease.in_doubt,
         timed_out=lease.timed_out,
         sent_at=from_timestamp(lease.sent_at),
         claimed_at=from_timestamp(lease.claimed_at),
@@ -173,6 +174,7 @@ def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -
         case Retry():
             report.retry.delay.CopyFrom(seconds(decision.delay_seconds))
             report.retry.spends_retry = True
+            report.retry.still_in_doubt = decision.still_in_doubt
         case InDoubt():
             report.in_doubt.delay.CopyFrom(seconds(decision.delay_seconds))
             report.in_doubt.lookup_made = decision.lookup_made
@@ -180,6 +182,7 @@ def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -
         case Release():
             report.release.delay.CopyFrom(seconds(decision.delay_seconds))
             report.release.not_sent = decision.not_sent
+            report.release.still_in_doubt = decision.still_in_doubt
         case _:
             assert_never(decision)
     return report

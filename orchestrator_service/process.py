@@ -255,9 +255,7 @@ class Processor:
             )
         except NotDelivered as error:
             log.warning("Adapter did not take the delivery", reason=error.reason)
-            # an earlier post that is in doubt stays in doubt, whatever became of this one
-            not_sent = not work.lease.in_doubt
-            return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=not_sent))
+            return Conclusion(decision=_take_back(work))
         except HubError as error:
             log.warning("Adapter's answer was lost", reason=error.reason)
             attempt = Attempt(outcome=Outcome.UNKNOWN, detail="The adapter's answer was lost.")
@@ -290,6 +288,11 @@ class Processor:
                     log.warning("Report waits for intake", reason=error.reason)
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _take_back(work: Work) -> Release:
+    """Undo the announcement; an earlier post that is in doubt stays so, whatever became of this one."""
+    return Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=True, still_in_doubt=work.lease.in_doubt)
 
 
 def _say(system: str, decision: Decision, call: CallRecord | None) -> None:

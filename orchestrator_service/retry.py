@@ -6,8 +6,11 @@ is never taken for a failure, nor for a success.
     post ──▶ DELIVERED ───────────────▶ Completed
          ──▶ REJECTED ────────────────▶ Failed external_rejected
          ──▶ UNAVAILABLE, THROTTLED ──▶ Retry by the profile; then Failed external_unavailable
-         ──▶ UNKNOWN ── honours the key ▶ Retry at once with the same key
+         ──▶ UNKNOWN ── honours the key ▶ Retry at once with the same key, still in doubt
                      └─ otherwise ────▶ InDoubt: look it up at +2, +5, +15, +30 s and at the conclusive moment
+
+What is heard of one post says nothing of an earlier one whose outcome is unknown: while there is one, refusals are
+retried and in the end looked up, never taken for the end.
 """
 
 from dataclasses import dataclass
@@ -72,6 +75,8 @@ class Progress:
 
     retries: int
     lookups: int
+    #: Whether a post before the one to be decided about may have been applied.
+    in_doubt: bool
     timed_out: bool
     sent_at: int
     claimed_at: int
@@ -130,6 +135,7 @@ class Retry:
     """Another attempt after a wait; it counts against the profile."""
 
     delay_seconds: float
+    still_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +153,7 @@ class Release:
 
     delay_seconds: float
     not_sent: bool = False
+    still_in_doubt: bool = False
 
 
 Decision = Completed | Failed | Retry | InDoubt | Release
@@ -157,9 +164,9 @@ def after_attempt(attempt: Attempt, progress: Progress, policy: Policy, *, chanc
     match attempt.outcome:
         case Outcome.DELIVERED:
             return Completed(external_response_json=attempt.response_json)
-        case Outcome.REJECTED:
+        case Outcome.REJECTED if not progress.in_doubt:
             return Failed(reason=FailureReason.EXTERNAL_REJECTED, detail=attempt.said)
-        case Outcome.UNAVAILABLE | Outcome.THROTTLED:
+        case Outcome.REJECTED | Outcome.UNAVAILABLE | Outcome.THROTTLED:
             return _retry_later(attempt, progress, policy, chance)
         case Outcome.UNKNOWN:
             return _after_unknown(attempt, progress, policy, chance)
@@ -203,18 +210,22 @@ def expired() -> Failed:
 
 
 def _retry_later(attempt: Attempt, progress: Progress, policy: Policy, chance: float) -> Decision:
-    if progress.retries >= len(policy.retry_delays):
-        detail = f"The retries are used up; the external system last said: {attempt.said or attempt.outcome}"
-        return Failed(reason=FailureReason.EXTERNAL_UNAVAILABLE, detail=detail)
-    asked_for = min(attempt.retry_after_seconds, RETRY_AFTER_CEILING_SECONDS)
-    return Retry(delay_seconds=max(_profile_delay(progress, policy, chance), asked_for))
+    if progress.retries < len(policy.retry_delays):
+        asked_for = min(attempt.retry_after_seconds, RETRY_AFTER_CEILING_SECONDS)
+        delay = max(_profile_delay(progress, policy, chance), asked_for)
+        return Retry(delay_seconds=delay, still_in_doubt=progress.in_doubt)
+    if progress.in_doubt:
+        return InDoubt(delay_seconds=LOOKUP_LADDER_SECONDS[0], lookup_made=False, timed_out=False)
+    detail = f"The retries are used up; the external system last said: {attempt.said or attempt.outcome}"
+    return Failed(reason=FailureReason.EXTERNAL_UNAVAILABLE, detail=detail)
 
 
 def _after_unknown(attempt: Attempt, progress: Progress, policy: Policy, chance: float) -> Decision:
     is_spent = progress.retries >= len(policy.retry_delays)
     if not policy.idempotent or attempt.timed_out or is_spent:
         return InDoubt(delay_seconds=LOOKUP_LADDER_SECONDS[0], lookup_made=False, timed_out=attempt.timed_out)
-    return Retry(delay_seconds=_profile_delay(progress, policy, chance) if progress.retries else 0.0)
+    delay = _profile_delay(progress, policy, chance) if progress.retries else 0.0
+    return Retry(delay_seconds=delay, still_in_doubt=True)
 
 
 def _profile_delay(progress: Progress, policy: Policy, chance: float) -> float:
@@ -223,23 +234,23 @@ def _profile_delay(progress: Progress, policy: Policy, chance: float) -> float:
 
 def _cannot_be_asked(progress: Progress, policy: Policy) -> Decision:
     if policy.idempotent and progress.timed_out:
-        return _after_timeout(progress, policy)
+        return _after_timeout(progress, policy, still_in_doubt=True)
     detail = "It is not known whether the external system has it, and that system cannot be asked."
     return Failed(reason=FailureReason.OUTCOME_UNKNOWN, detail=detail)
 
 
 def _proven_absent(progress: Progress, policy: Policy) -> Decision:
     if progress.timed_out:
-        return _after_timeout(progress, policy)
+        return _after_timeout(progress, policy, still_in_doubt=False)
     if progress.retries < len(policy.retry_delays):
         return Retry(delay_seconds=0.0)
     detail = "The external system does not have it; its last answer was lost and the retries are used up."
     return Failed(reason=FailureReason.OUTCOME_UNKNOWN, detail=detail)
 
 
-def _after_timeout(progress: Progress, policy: Policy) -> Decision:
+def _after_timeout(progress: Progress, policy: Policy, *, still_in_doubt: bool) -> Decision:
     if policy.retries_timeouts and progress.retries < len(policy.retry_delays):
-        return Retry(delay_seconds=0.0)
+        return Retry(delay_seconds=0.0, still_in_doubt=still_in_doubt)
     detail = f"The external system did not answer within {policy.timeout_seconds:g} s."
     return Failed(reason=FailureReason.TIMEOUT, detail=detail)
 

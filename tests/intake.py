@@ -3,7 +3,7 @@
 Callers of the tests: the partners `acme` and `brix`, the gateway, the worker `w1`, an operator.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # these three are in the stubs' hints only
 NO_REDIS = "redis://127.0.0.1:1/0"
 PAYLOAD = '{"orderId":"ORD-2024-001","customer":"Empresa ABC","amount":15000.00}'
 TTL_SECONDS = 86400
+SERVICES = tuple(f"integrationhub.intake.v1.{name}Service" for name in ("Intake", "Lifecycle", "DeadLetter"))
 #: Two systems; nothing calls them.
 TARGETS = f"""
 [targets.TotvsProtheus]
@@ -133,7 +134,7 @@ class IntakeUnderTest:
     lifecycle: "LifecycleServiceAsyncStub"
     dead_letters: "DeadLetterServiceAsyncStub"
 
-    def caller(self, subject: str, *scopes: str, **claims: object) -> Metadata:
+    def caller(self, subject: str, *scopes: str, **claims: Any) -> Metadata:
         """The metadata of a call by anybody."""
         return (("authorization", f"Bearer {self.keys.token(subject, *scopes, **claims)}"),)
 
@@ -284,7 +285,9 @@ async def running_intake(
         max_backlog_per_partner=maximum_per_partner,
         grace_seconds=1,
     )
-    parts = {type(part): part for part in (await build(settings, None if real_time else clock)).components}
+    parts: Mapping[type[Any], Component] = {
+        type(part): part for part in (await build(settings, None if real_time else clock)).components
+    }
     await parts[Store].start()
     await parts[RpcServer].start()
     async with grpc.aio.insecure_channel(settings.intake_address) as channel:
@@ -309,7 +312,7 @@ async def running_intake(
                 await parts[kind].stop()
 
 
-def _part(parts: dict[type[Component], Component], kind: type[Part]) -> Part:
+def _part(parts: Mapping[type[Any], Component], kind: type[Part]) -> Part:
     part = parts[kind]
     assert isinstance(part, kind)
     return part

@@ -167,7 +167,9 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
             return lifecycle_pb2.REPORT_STATUS_ACCEPTED
         stored.holder = ""
         stored.is_terminal = step in ("completed", "failed")
-        stored.lease.in_doubt = stored.lease.in_doubt and step != "retry" and not report.release.not_sent
+        is_settled = step == "retry" or report.release.not_sent
+        still_in_doubt = report.retry.still_in_doubt or report.release.still_in_doubt
+        stored.lease.in_doubt = stored.lease.in_doubt and (still_in_doubt or not is_settled)
         stored.lease.retries += report.retry.spends_retry
         stored.lease.lookups += report.in_doubt.lookup_made
         stored.lease.timed_out = stored.lease.timed_out or report.in_doubt.timed_out

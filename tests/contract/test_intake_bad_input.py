@@ -29,6 +29,11 @@ async def hub(database_url: str, keys: TestKeys) -> AsyncIterator[IntakeUnderTes
             assert await intake.rows(table) == [], f"{table.name} must hold nothing"
 
 
+def raw_call(hub: IntakeUnderTest, method: str) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
+    """A method that takes and gives bytes."""
+    return hub.channel.unary_unary(method)
+
+
 def nested(depth: int) -> str:
     """An object with `depth` levels, objects and arrays by turns."""
     opening = "".join('{"a":' if level % 2 == 0 else "[" for level in range(depth))
@@ -101,7 +106,7 @@ async def test_a_message_beyond_the_servers_limit_is_refused(hub: IntakeUnderTes
 
 async def test_bytes_that_are_no_message_are_refused(hub: IntakeUnderTest) -> None:
     method = "/integrationhub.intake.v1.IntakeService/CreateIntegrationRequest"
-    refusal = await refused(hub.channel.unary_unary(method)(b"\xff\xff\xff", metadata=hub.partner()))
+    refusal = await refused(raw_call(hub, method)(b"\xff\xff\xff", metadata=hub.partner()))
 
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
 
@@ -264,7 +269,7 @@ async def test_a_bad_report_is_refused(hub: IntakeUnderTest, case: str) -> None:
 
 @pytest.mark.parametrize("partner_id", [NUL, "x" * 256, "a\nb", "\u202eacme"])
 async def test_a_partner_id_that_is_no_name_is_refused_by_every_call(hub: IntakeUnderTest, partner_id: str) -> None:
-    named = {"partner_id": partner_id}
+    named: dict[str, Any] = {"partner_id": partner_id}
     refusals = [
         await refused(hub.requests.CreateIntegrationRequest(new_request(**named), metadata=hub.gateway)),
         await refused(
@@ -321,7 +326,7 @@ ALL_SCOPES = {REQUESTS_WRITE, REQUESTS_READ, OPERATIONS, LIFECYCLE}
 async def test_a_token_with_every_other_scope_is_refused(
     hub: IntakeUnderTest, service: str, method: str, scope: str
 ) -> None:
-    call = hub.channel.unary_unary(f"/integrationhub.intake.v1.{service}Service/{method}")
+    call = raw_call(hub, f"/integrationhub.intake.v1.{service}Service/{method}")
     refusal = await refused(call(b"", metadata=hub.caller("acme", *(ALL_SCOPES - {scope}))))
 
     assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
@@ -329,6 +334,6 @@ async def test_a_token_with_every_other_scope_is_refused(
 
 
 async def test_an_unknown_method_is_unimplemented(hub: IntakeUnderTest) -> None:
-    refusal = await refused(hub.channel.unary_unary("/integrationhub.intake.v1.IntakeService/Drop")(b""))
+    refusal = await refused(raw_call(hub, "/integrationhub.intake.v1.IntakeService/Drop")(b""))
 
     assert refusal.code == grpc.StatusCode.UNIMPLEMENTED.name

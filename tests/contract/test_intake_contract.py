@@ -295,10 +295,12 @@ async def test_nothing_is_acknowledged_without_a_commit(hub: IntakeUnderTest) ->
 
 @pytest.mark.parametrize(("limits", "others_may"), [({"maximum": 3}, False), ({"maximum_per_partner": 3}, True)])
 async def test_a_full_backlog_refuses_new_requests_until_one_has_ended(
-    database_url: str, keys: TestKeys, limits: dict[str, int], *, others_may: bool
+    database_url: str, keys: TestKeys, limits: dict[str, Any], *, others_may: bool
 ) -> None:
     async with running_intake(database_url, keys, **limits) as hub:
-        first = [await hub.create(f"E-{number}") for number in range(3)][0]
+        first = await hub.create("E-1")
+        await hub.create("E-2")
+        await hub.create("E-3")
 
         refusal = await refused(hub.create("E-4"))
         if others_may:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -216,7 +217,7 @@ async def test_a_release_spends_nothing(hub: IntakeUnderTest) -> None:
     ],
     ids=lambda step: next(iter(step)),
 )
-async def test_a_stale_token_is_refused_and_changes_nothing(hub: IntakeUnderTest, step: dict[str, object]) -> None:
+async def test_a_stale_token_is_refused_and_changes_nothing(hub: IntakeUnderTest, step: dict[str, Any]) -> None:
     old = await hub.sent()
     await hub.beat("w1", leaving=True)
     await hub.lease(old.integration_request.id, "w2")
@@ -248,7 +249,7 @@ async def test_a_second_outcome_is_stale(hub: IntakeUnderTest) -> None:
 
 async def test_of_two_reports_of_one_request_in_one_call_the_second_sees_the_first(hub: IntakeUnderTest) -> None:
     lease = await hub.sent()
-    named = {"integration_request_id": lease.integration_request.id, "token": lease.token}
+    named: dict[str, Any] = {"integration_request_id": lease.integration_request.id, "token": lease.token}
     reports = [life.Report(**named, completed=life.Completed()), life.Report(**named, failed=failed())]
     unknown = life.Report(integration_request_id=NIL, token=1, completed=life.Completed())
     wanted = life.ReportRequest(worker_id="w1", reports=[*reports, unknown])

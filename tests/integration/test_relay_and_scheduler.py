@@ -50,7 +50,8 @@ async def start_relay(hub: IntakeUnderTest, watcher: redis.Redis) -> None:
 
 
 async def entries(watcher: redis.Redis, stream: str) -> list[dict[str, str]]:
-    return [fields for _, fields in await watcher.xrange(stream)]
+    found: Any = await watcher.xrange(stream)
+    return [fields for _, fields in found]
 
 
 async def rings(watcher: redis.Redis, stream: str = WORK) -> list[str]:
@@ -222,7 +223,7 @@ async def test_creates_are_accepted_while_redis_is_down_and_published_when_it_is
     database_url: str, keys: TestKeys, own_valkey: ValkeyServer
 ) -> None:
     async with running_intake(database_url, keys, real_time=True, redis_url=own_valkey.url) as hub:
-        await start_relay(hub, watcher)
+        await hub.relay.start()
         await eventually(lambda: outbox_is_empty(hub))
         own_valkey.kill()
         created = [await hub.create(f"E-{number}") for number in range(20)]
@@ -343,7 +344,7 @@ async def test_the_scheduler_waits_for_redis_instead_of_ringing_into_the_void(
     async with running_intake(sqlite_url, keys, redis_url=own_valkey.url) as hub:
         created = await hub.create()
         own_valkey.kill()
-        await start_relay(hub, watcher)
+        await hub.relay.start()
         await hub.scheduler.start()
         hub.clock.advance(15)
         own_valkey.start()

@@ -10,6 +10,7 @@ import pytest
 from console.testing import HubProcess
 from tests.security.attack import Forge, Neighbour, memory_mb
 
+GROWTH_MB = 50.0
 SERVICES = ("gateway", "intake", "orchestrator", "adapter")
 
 
@@ -23,19 +24,21 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
 
 
 @pytest.fixture(scope="session")
-def before(hub: HubProcess) -> tuple[dict[str, int], float]:
-    """The hub's processes and their memory before the first attack, once they have worked a little."""
+def before(hub: HubProcess) -> tuple[dict[str, int], dict[str, float]]:
+    """The hub's processes and the memory of each before the first attack, once they have worked a little."""
     with asyncio.Runner() as runner:
         runner.run(_warm_up(hub))
     pids = {name: pid for name, pid in hub.child_pids().items() if name in SERVICES}
-    return pids, memory_mb(pids)
+    return pids, {name: memory_mb({name: pid}) for name, pid in pids.items()}
 
 
 @pytest.fixture(autouse=True)
-async def hub_lives(hub: HubProcess, before: tuple[dict[str, int], float]) -> AsyncIterator[None]:
-    """No attack ends a process or makes the hub unready."""
+async def hub_lives(hub: HubProcess, before: tuple[dict[str, int], dict[str, float]]) -> AsyncIterator[None]:
+    """No attack ends a process, makes the hub unready or grow by more than 50 MB."""
+    megabytes = memory_mb(before[0])
     yield
     assert {name: pid for name, pid in hub.child_pids().items() if name in SERVICES} == before[0]
+    assert memory_mb(before[0]) - megabytes < GROWTH_MB
     async with httpx.AsyncClient(base_url=hub.base_url, timeout=20) as client:
         assert (await client.get("/readyz")).status_code == 200
 

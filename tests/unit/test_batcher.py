@@ -162,7 +162,7 @@ async def test_an_item_whose_submitter_gave_up_in_time_is_not_flushed() -> None:
 
     flush.gate.set()
 
-    assert await asyncio.gather(first, third) == [10, 30]
+    assert [await first, await third] == [10, 30]
     assert flush.batches == [[1], [3]]
 
 

@@ -61,12 +61,12 @@ async def test_what_arrives_together_is_committed_together(tmp_path: Path) -> No
 
 
 async def test_an_error_of_one_is_not_the_others(store: Store) -> None:
-    good, bad, also = await asyncio.gather(
-        store.write(add, 1), store.write(fail, 2), store.write(add, 3), return_exceptions=True
-    )
+    writes = [store.write(add, 1), store.write(fail, 2), store.write(add, 3)]
 
-    assert (good, also) == (1, 3)
-    assert isinstance(bad, ValueError)
+    first, second, third = await asyncio.gather(*writes, return_exceptions=True)
+
+    assert (first, third) == (1, 3)
+    assert isinstance(second, ValueError)
     assert await store.read(stored) == [1, 3]
 
 

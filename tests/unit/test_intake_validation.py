@@ -10,7 +10,7 @@ GOOD = {"external_id": "PARTNER-12345", "source_system": "SAP", "target_system":
 
 
 def check(**changes: str) -> None:
-    check_new_request(**{**GOOD, **changes}, targets={"Protheus"})  # type: ignore[arg-type]  # names of its arguments
+    check_new_request(**{**GOOD, **changes}, targets={"Protheus"})
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 128, "A-Z_0.9:/-", "PARTNER-12345"])

@@ -46,6 +46,7 @@ def progress(*, now_after_send: float = 1.0, **changes: Any) -> Progress:
     usual = {
         "retries": 0,
         "lookups": 0,
+        "in_doubt": False,
         "timed_out": False,
         "sent_at": SENT_AT,
         "claimed_at": SENT_AT + round(now_after_send * SECOND),
@@ -141,7 +142,22 @@ def test_waits_at_least_as_long_as_the_system_asks(outcome: Outcome, asked_for: 
 def test_unknown_is_posted_again_with_the_same_key_where_it_is_honoured(retries: int, seconds: float) -> None:
     decision = post(Outcome.UNKNOWN, progress(retries=retries), policy(idempotent=True))
 
-    assert decision == Retry(delay_seconds=seconds)
+    assert decision == Retry(delay_seconds=seconds, still_in_doubt=True)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.THROTTLED, Outcome.REJECTED])
+@pytest.mark.parametrize(
+    ("retries", "decision"),
+    [
+        (0, Retry(delay_seconds=2.0, still_in_doubt=True)),
+        (2, Retry(delay_seconds=8.0, still_in_doubt=True)),
+        (3, InDoubt(delay_seconds=2.0, lookup_made=False, timed_out=False)),  # retries spent: the last resort
+    ],
+)
+def test_a_refused_repetition_does_not_settle_the_post_before_it(
+    outcome: Outcome, retries: int, decision: Decision
+) -> None:
+    assert post(outcome, progress(retries=retries, in_doubt=True), policy(idempotent=True)) == decision
 
 
 @pytest.mark.parametrize(
@@ -320,7 +336,9 @@ def test_a_target_that_cannot_be_asked_ends_the_doubt(
 def test_a_time_out_of_a_target_that_cannot_be_asked_is_posted_again_with_the_same_key_where_it_says_so() -> None:
     by = policy(idempotent=True, retries_timeouts=True)
 
-    assert look_up(LookupOutcome.UNSUPPORTED, progress(timed_out=True), by) == Retry(delay_seconds=0.0)
+    decision = look_up(LookupOutcome.UNSUPPORTED, progress(timed_out=True), by)
+
+    assert decision == Retry(delay_seconds=0.0, still_in_doubt=True)
 
 
 @pytest.mark.parametrize("outcome", [LookupOutcome.ABSENT, LookupOutcome.NOT_KNOWN, LookupOutcome.UNSUPPORTED])

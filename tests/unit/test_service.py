@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from chassis.metrics import METRICS
 from chassis.service import Loop, Service
-from chassis.telemetry import METRICS, MetricsServer, Telemetry
+from chassis.telemetry import MetricsServer, Telemetry
 from chassis.testing import eventually, free_port
 
 

@@ -127,7 +127,7 @@ def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
     assert split_address(address) == parts
 
 
-@pytest.mark.parametrize("address", ["", "h", "h:", ":80", "h:x", "h:-1", "h:65536", "h:８０", "h:80 "])
+@pytest.mark.parametrize("address", ["", "h", "h:", ":80", "h:x", "h:-1", "h:65536", "h:\uff18\uff10", "h:80 "])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="host:port"):
         split_address(address)

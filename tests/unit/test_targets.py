@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from chassis.errors import ConfigurationError
-from chassis.targets import Target, check_url, load_targets
+from chassis.targets import Auth, Target, check_url, load_targets
 
 MINIMAL = '[targets.Sap]\nadapter = "http_json"\nbase_url = "http://127.0.0.1:1"\n'
 
@@ -27,7 +27,8 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path) -> None:
 
     assert (target.name, target.adapter, target.base_url) == ("Sap", "http_json", "http://127.0.0.1:1")
     assert (target.timeout_seconds, target.concurrency, target.ttl_seconds) == (60, 8, 86_400)
-    assert (target.idempotent, target.rate_per_second, target.on_timeout) == (False, 0, "dead_letter")
+    assert not target.idempotent
+    assert (target.rate_per_second, target.on_timeout) == (0, "dead_letter")
     assert (target.auth.kind, target.schemas, target.options) == ("none", {}, {})
     assert target.retry_delays == (2, 4, 8)  # the seed's
 
@@ -48,8 +49,8 @@ def test_the_designs_example_is_read(tmp_path: Path) -> None:
         """,
     )["TotvsProtheus"]
 
-    assert target.retry_delays == (30, 120, 600, 3600, 14_400, 43_200)
-    assert (target.auth.kind, target.auth.token) == ("bearer", "env:PROTHEUS_TOKEN")
+    assert list(target.retry_delays) == [30, 120, 600, 3600, 14_400, 43_200]
+    assert target.auth == Auth(kind="bearer", token="env:PROTHEUS_TOKEN")
     assert target.schemas == {"SAP": "schemas/sap-order.json"}
 
 

@@ -193,7 +193,7 @@ HEADERS: dict[str, Callable[[Key], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", HEADERS)
 async def test_a_strangers_key_is_never_taken_from_the_header(verifier: TokenVerifier, key: Key, case: str) -> None:
-    stranger = ECKey.generate_key("P-256", {"kid": key.kid}, private=True)
+    stranger = ECKey.generate_key("P-256", {"kid": str(key.kid)}, private=True)
 
     await refuse(verifier, token_of(stranger, **HEADERS[case](stranger)))
 

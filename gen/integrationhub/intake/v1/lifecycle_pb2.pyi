@@ -412,14 +412,17 @@ Global___Failed: _TypeAlias = Failed  # noqa: Y015
 
 @_typing.final
 class Retry(_message.Message):
-    """Waits for the next attempt; the doubt is cleared."""
+    """Waits for the next attempt; the doubt is cleared unless an earlier post left one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DELAY_FIELD_NUMBER: _builtins.int
     SPENDS_RETRY_FIELD_NUMBER: _builtins.int
+    STILL_IN_DOUBT_FIELD_NUMBER: _builtins.int
     spends_retry: _builtins.bool
     """Whether the wait counts against the retry profile."""
+    still_in_doubt: _builtins.bool
+    """A post of unknown outcome, this one or an earlier one, may have been applied: the doubt stays."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """From now; 0 means at once."""
@@ -429,10 +432,11 @@ class Retry(_message.Message):
         *,
         delay: _duration_pb2.Duration | None = ...,
         spends_retry: _builtins.bool = ...,
+        still_in_doubt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "spends_retry", b"spends_retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "spends_retry", b"spends_retry", "still_in_doubt", b"still_in_doubt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,8 +482,11 @@ class Release(_message.Message):
 
     DELAY_FIELD_NUMBER: _builtins.int
     NOT_SENT_FIELD_NUMBER: _builtins.int
+    STILL_IN_DOUBT_FIELD_NUMBER: _builtins.int
     not_sent: _builtins.bool
     """The attempt announced by Sending was certainly never sent: it is taken back."""
+    still_in_doubt: _builtins.bool
+    """With not_sent: an earlier post of unknown outcome may have been applied, so the doubt stays."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """From now; 0 means at once."""
@@ -489,10 +496,11 @@ class Release(_message.Message):
         *,
         delay: _duration_pb2.Duration | None = ...,
         not_sent: _builtins.bool = ...,
+        still_in_doubt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "not_sent", b"not_sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "not_sent", b"not_sent", "still_in_doubt", b"still_in_doubt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,287 @@
+"""The intake service as a process: ready, seen, drained, killed and started again; on a wrong setting it says which."""
+
+import asyncio
+import resource
+import signal
+import socket
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from chassis.testing import TestKeys, eventually
+from integrationhub.intake.v1 import intake_pb2 as pb
+from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
+from tests.intake import SERVICES, new_request, refused
+from tests.intake_process import IntakeProcess
+from tests.servers import PostgresServer
+
+#: The seed's names that intake exports.
+SEED = (
+    "integration_requests_received_total",
+    "integration_requests_persist_duration_ms_bucket",
+    'events_published_total{type="IntegrationRequestCreated"}',
+    "integration_requests_completed_total",
+    'integration_requests_failed_total{reason="external_unavailable"}',
+)
+
+
+@pytest.fixture
+async def intake(tmp_path: Path, keys: TestKeys, redis_url: str) -> AsyncIterator[IntakeProcess]:
+    """Not started yet, on SQLite in its own folder."""
+    process = IntakeProcess(tmp_path / "intake", keys, redis_url=redis_url)
+    yield process
+    await process.kill()
+
+
+@pytest.fixture
+async def on_either(database_url: str, tmp_path: Path, keys: TestKeys, redis_url: str) -> AsyncIterator[IntakeProcess]:
+    """Not started yet; once on each kind of database."""
+    process = IntakeProcess(tmp_path / "intake", keys, database_url=database_url, redis_url=redis_url)
+    yield process
+    await process.kill()
+
+
+async def test_it_serves_says_so_and_drains(on_either: IntakeProcess) -> None:
+    await on_either.start()
+    health = {service: await on_either.health(service) for service in ("", *SERVICES)}
+    created = await on_either.create("E-1")
+
+    code = await on_either.stop()
+
+    assert set(health.values()) == {"SERVING"}
+    assert created.version == 1
+    assert code == 0
+    assert [line["message"] for line in on_either.lines()][-2:] == ["Service draining", "Service stopped"]
+    assert on_either.line("Service ready")["service"] == "intake"
+
+
+async def test_reflection_lists_its_services(intake: IntakeProcess) -> None:
+    await intake.start()
+    async with grpc.aio.insecure_channel(intake.address) as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # no hint for aio
+        asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        answers = [answer async for answer in stub.ServerReflectionInfo(iter(asked))]
+
+    listed = {service.name for answer in answers for service in answer.list_services_response.service}
+    assert listed >= {*SERVICES, "grpc.health.v1.Health"}
+
+
+async def test_the_metrics_page_has_the_seeds_names(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1")
+
+    page = await asyncio.to_thread(_read, f"http://{intake.metrics_address}/metrics")
+
+    assert [name for name in SEED if f"\n{name}" not in page] == []
+    assert "\nintegration_requests_received_total 1.0" in page
+
+
+def _read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+        return str(answer.read().decode())
+
+
+async def test_what_was_answered_is_there_after_a_crash(on_either: IntakeProcess) -> None:
+    await on_either.start()
+    async with grpc.aio.insecure_channel(on_either.address) as channel:
+        stub = IntakeServiceStub(channel)
+        calls = [
+            asyncio.ensure_future(
+                stub.CreateIntegrationRequest(new_request(f"E-{number}"), metadata=on_either.metadata())
+            )
+            for number in range(200)
+        ]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        await on_either.kill()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    acknowledged = {
+        answer.integration_request.external_id for answer in answers if not isinstance(answer, BaseException)
+    }
+
+    await on_either.start()
+
+    assert acknowledged
+    assert acknowledged <= await on_either.stored()
+
+
+async def test_draining_finishes_what_is_in_flight_and_refuses_the_rest_so_that_it_may_be_repeated(
+    intake: IntakeProcess,
+) -> None:
+    await intake.start()
+    async with grpc.aio.insecure_channel(intake.address) as channel:
+        stub = IntakeServiceStub(channel)
+        calls = [
+            asyncio.ensure_future(stub.CreateIntegrationRequest(new_request(f"E-{n}"), metadata=intake.metadata()))
+            for n in range(200)
+        ]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        intake.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        code = await intake.ended()
+    acknowledged = {
+        answer.integration_request.external_id for answer in answers if not isinstance(answer, BaseException)
+    }
+    refusals = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+
+    await intake.start()
+
+    assert code == 0
+    assert len(acknowledged) + len(refusals) == 200
+    # grpc's core resets what it had not handed out yet when the drain began: that is the CANCELLED
+    assert {refusal.code() for refusal in refusals} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert acknowledged <= await intake.stored()
+    await asyncio.gather(*(_create_in_the_end(intake, f"E-{number}") for number in range(200)))
+    assert len(await intake.stored()) == 200
+
+
+async def test_a_taken_port_is_named(intake: IntakeProcess, tmp_path: Path, keys: TestKeys, redis_url: str) -> None:
+    await intake.start()
+    second = IntakeProcess(tmp_path / "second", keys, redis_url=redis_url)
+
+    for variable, address in (
+        ("HUB_INTAKE_ADDRESS", intake.address),
+        ("HUB_INTAKE_METRICS_ADDRESS", intake.metrics_address),
+    ):
+        await second.launch(**{variable: address})
+
+        assert await second.ended() == 1
+        assert address in second.line("Service cannot start")["detail"]
+        assert "Traceback" not in second.output
+    assert await intake.health() == "SERVING"
+
+
+BAD_SETTINGS: dict[str, tuple[dict[str, str], str]] = {
+    "no keys": ({"HUB_JWT_JWKS": "/nowhere/jwks.json"}, "HUB_JWT_JWKS"),
+    "no targets": ({"HUB_TARGETS": "/nowhere/targets.toml"}, "HUB_TARGETS"),
+    "unknown database": ({"HUB_DATABASE_URL": "mysql://hub:hunter2@h/db"}, "HUB_DATABASE_URL"),
+    "no database": ({"HUB_DATABASE_URL": "postgresql://hub:hunter2@127.0.0.1:1/db"}, "HUB_DATABASE_URL"),
+    "no number": ({"HUB_MAX_BACKLOG": "many"}, "HUB_MAX_BACKLOG"),
+    "open to everybody": ({"HUB_INTAKE_ADDRESS": "0.0.0.0:50051"}, "HUB_ALLOW_PLAINTEXT"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+async def test_a_bad_setting_ends_the_start_with_a_word_that_helps(intake: IntakeProcess, case: str) -> None:
+    environment, said = BAD_SETTINGS[case]
+
+    await intake.launch(**environment)
+
+    assert await intake.ended() == 1
+    assert said in intake.line("Service cannot start")["detail"]
+    assert "Traceback" not in intake.output
+    assert "hunter2" not in intake.output
+
+
+async def test_two_processes_may_migrate_one_database_at_once(
+    empty_postgres_url: str, tmp_path: Path, keys: TestKeys, redis_url: str
+) -> None:
+    both = [IntakeProcess(tmp_path / name, keys, database_url=empty_postgres_url, redis_url=redis_url) for name in "ab"]
+
+    await asyncio.gather(*(process.start() for process in both))
+    await both[0].create("E-1")
+    seen = await both[1].stored()
+
+    assert [await process.stop() for process in both] == [0, 0]
+    assert seen == {"E-1"}
+
+
+async def test_a_second_start_migrates_nothing_and_loses_nothing(on_either: IntakeProcess) -> None:
+    await on_either.start()
+    await on_either.create("E-1")
+    await on_either.stop()
+
+    await on_either.start()
+
+    assert await on_either.stored() == {"E-1"}
+
+
+async def test_no_payload_and_no_token_is_in_the_log(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1", payload_json='{"card":"4111-secret-of-the-payload"}')
+    token = intake.keys.token("acme", "requests:write")
+    async with grpc.aio.insecure_channel(intake.address) as channel:
+        stub = IntakeServiceStub(channel)
+        bad = new_request("E-2", payload_json='{"card":"4111-secret-of-the-payload"')
+        await refused(stub.CreateIntegrationRequest(bad, metadata=(("authorization", f"Bearer {token}"),)))
+        stolen = (("authorization", f"Bearer {token}x"),)
+        await refused(stub.GetIntegrationRequest(pb.GetIntegrationRequestRequest(id="x"), metadata=stolen))
+    await intake.stop()
+
+    assert intake.line("Integration request persisted")["external_id"] == "E-1"
+    assert "secret-of-the-payload" not in intake.output
+    assert token[:40] not in intake.output
+    assert token.rpartition(".")[2] not in intake.output
+
+
+async def test_a_full_disk_refuses_and_stores_nothing_until_there_is_room(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1")
+    log = intake.folder / "state" / "hub.sqlite3-wal"
+    # the write-ahead log may not grow: the commit itself fails, as on a full disk
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+
+    refusals = [
+        await refused(intake.create(f"full-{number}", payload_json='{"a":"' + "x" * 9000 + '"}')) for number in range(3)
+    ]
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    assert {(refusal.code, refusal.reason) for refusal in refusals} == {("UNAVAILABLE", "STORAGE_UNAVAILABLE")}
+    assert await intake.stored() == {"E-1"}
+    await eventually(lambda: intake.create("E-2"))
+    await intake.kill()
+    await intake.start()
+    assert await intake.stored() == {"E-1", "E-2"}
+
+
+async def test_a_database_that_goes_away_and_comes_back_loses_nothing(
+    tmp_path: Path, keys: TestKeys, redis_url: str
+) -> None:
+    server = PostgresServer().start()
+    intake = IntakeProcess(tmp_path / "intake", keys, database_url=server.create_database("hub"), redis_url=redis_url)
+    try:
+        await intake.start()
+        await intake.create("E-1")
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'hub'")
+        await _create_in_the_end(intake, "E-2")
+        await asyncio.to_thread(server.kill)
+
+        refusal = await refused(intake.create("E-3"))
+        await asyncio.to_thread(server.start)
+        await _create_in_the_end(intake, "E-4")
+
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "STORAGE_UNAVAILABLE")
+        assert await intake.stored() - {"E-3"} == {"E-1", "E-2", "E-4"}
+    finally:
+        await intake.kill()
+        server.stop()
+
+
+async def _create_in_the_end(intake: IntakeProcess, external_id: str) -> None:
+    """Repeat a create as a partner does, until it is accepted or known to be there."""
+
+    async def is_accepted() -> bool:
+        try:
+            await intake.create(external_id)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ALREADY_EXISTS):
+                raise
+            return error.code() is grpc.StatusCode.ALREADY_EXISTS
+        return True
+
+    await eventually(is_accepted, 20, every=0.1)
+
+
+async def test_the_process_listens_on_its_own_address_alone(intake: IntakeProcess) -> None:
+    await intake.start()
+    port = int(intake.address.rpartition(":")[2])
+
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        assert probe.connect_ex(("127.0.0.2", port)) != 0
