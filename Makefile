@@ -12,6 +12,8 @@ INSTALLED := $(VENV)/.installed
 BUF := node_modules/.bin/buf
 BASELINE := protos/baseline.binpb
 
+PRODUCT := adapter_service chassis console gateway intake_service orchestrator_service simulator
+
 # One core each for two workers; a file's tests stay together, since they share their servers.
 PARALLEL := -n 2 --dist loadfile
 
@@ -42,7 +44,7 @@ run: setup ## Start the whole hub on this machine (Ctrl-C stops it)
 .PHONY: test
 test: unit rules ## Run every test
 	@$(PYTHON) -m pytest $(PARALLEL) tests/contract tests/integration
-	@$(PYTHON) -m pytest tests/e2e
+	@$(PYTHON) -m pytest tests/e2e tests/security
 
 .PHONY: unit
 unit: setup ## Run the tests that need no server
@@ -59,6 +61,7 @@ lint: setup protos-check ## Check style, types, contracts and what must not be i
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) tools/check_tree.py
+	@$(PYTHON) -m bandit --quiet --recursive --configfile pyproject.toml $(PRODUCT)
 
 .PHONY: format
 format: setup ## Format the code and sort its imports

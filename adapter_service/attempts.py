@@ -13,12 +13,15 @@ from typing import Generic, TypeVar
 from opentelemetry.trace import SpanKind
 
 from adapter_service.delivery import Delivery, Question
+from adapter_service.masked_paths import mask_paths
 from adapter_service.outcome import (
     Delivered,
     DeliverOutcome,
     Found,
     LookupOutcome,
     NotKnown,
+    Rejected,
+    Throttled,
     Unavailable,
     Unknown,
     Unsupported,
@@ -58,7 +61,7 @@ class Attempts:
         with self._of(system, delivery) as (traceparent, span):
             started = asyncio.get_running_loop().time()
             traced = replace(delivery, traceparent=traceparent)
-            outcome = await _deliver(system, traced, started + system.target.timeout_seconds)
+            outcome = _masked(system, await _deliver(system, traced, started + system.target.timeout_seconds))
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
             self._record("deliver", system, attempt, span)
         return attempt
@@ -70,7 +73,8 @@ class Attempts:
         with self._of(system, question) as (traceparent, span):
             started = asyncio.get_running_loop().time()
             traced = replace(question, traceparent=traceparent)
-            outcome = await _lookup(system, traced, started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
+            deadline = started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS)
+            outcome = _masked(system, await _lookup(system, traced, deadline))
             attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
             self._record("lookup", system, attempt, span)
         return attempt
@@ -111,6 +115,15 @@ class Attempts:
             outcome=outcome,
             code=getattr(attempt.outcome, "code", ""),
         )
+
+
+def _masked(system: ExternalSystem, outcome: Outcome) -> Outcome:
+    """The outcome with what the target's configuration wants masked in its answer."""
+    if not system.masked_paths or not isinstance(
+        outcome, Delivered | Rejected | Unavailable | Throttled | Unknown | Found
+    ):
+        return outcome
+    return replace(outcome, response_json=mask_paths(outcome.response_json, system.masked_paths))
 
 
 def span_name(target: str) -> str:

@@ -13,6 +13,7 @@ from typing import cast
 from adapter_service.adapters.base import Adapter
 from adapter_service.auth import make_credentials
 from adapter_service.calls import TargetCalls
+from adapter_service.masked_paths import read_paths
 from chassis.errors import ConfigurationError
 from chassis.http_client import HttpClient
 from chassis.targets import Target, Targets
@@ -31,6 +32,7 @@ class ExternalSystem:
     adapter: Adapter
     calls: TargetCalls
     http: HttpClient
+    masked_paths: tuple[tuple[str, ...], ...] = ()
 
     async def start(self) -> None:
         """Make the connection pool; nothing is connected yet."""
@@ -52,7 +54,13 @@ def build_system(target: Target, folder: Path) -> ExternalSystem:
     build = find_adapter(target)
     http = HttpClient()
     calls = TargetCalls(http, make_credentials(target, http, folder))
-    return ExternalSystem(target=target, adapter=build(target, calls), calls=calls, http=http)
+    return ExternalSystem(
+        target=target,
+        adapter=build(target, calls),
+        calls=calls,
+        http=http,
+        masked_paths=read_paths(target.redact, target.name),
+    )
 
 
 def find_adapter(target: Target) -> Build:

@@ -17,6 +17,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from chassis.errors import Unavailable
+from chassis.logs import get_logger
+
+log = get_logger()
 
 GROUP = "orchestrator"
 EVENTS_STREAM = "hub:events"
@@ -62,26 +65,39 @@ class Streams:
         self._reader = _client(url, block_seconds + COMMAND_TIMEOUT_SECONDS)
 
     async def publish(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        """Add entries, in order, in one round trip. Raises: StreamsUnavailable; some may have been added."""
-        packed = b"".join(pack_command(_xadd(stream, fields)) for stream, fields in entries)
-        await _guard(self._send(packed, answers=len(entries)))
+        """Add entries, in order, in one round trip.
 
-    async def _send(self, packed: bytes, *, answers: int) -> None:
-        """Send commands that hiredis has packed: redis-py's pipeline packs in Python, at more than twice the cost."""
+        A key of a stream's name that holds something else is deleted: it is the hub's, and would stop it for ever.
+        Raises: StreamsUnavailable; some may have been added.
+        """
+        packed = b"".join(pack_command(_xadd(stream, fields)) for stream, fields in entries)
+        refused: dict[int, ResponseError] = await _guard(self._send(packed, answers=len(entries)))
+        if not refused:
+            return
+        for stream in {entries[index][0] for index, error in refused.items() if "WRONGTYPE" in str(error)}:
+            log.error("A key that should be a stream was deleted", stream=stream)
+            await _guard(self._commands.delete(stream))
+        cause = str(next(iter(refused.values())))
+        raise StreamsUnavailable("Redis refuses entries; see its log.", cause=cause[:80])
+
+    async def _send(self, packed: bytes, *, answers: int) -> dict[int, ResponseError]:
+        """Send commands that hiredis has packed: redis-py's pipeline packs in Python, at more than twice the cost.
+
+        Gives the refusals by the command's place.
+        """
         pool = self._commands.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has no hint here
-        refused: ResponseError | None = None
+        refused: dict[int, ResponseError] = {}
         try:
             await connection.send_packed_command(packed)
-            for _ in range(answers):
+            for index in range(answers):
                 try:
                     await connection.read_response()
                 except ResponseError as error:  # the answers behind it must be read all the same
-                    refused = refused or error
+                    refused[index] = error
         finally:
             await pool.release(connection)
-        if refused is not None:
-            raise refused
+        return refused
 
     async def ensure_group(self, stream: str) -> None:
         """Create the consumer group from the beginning of the stream, unless it is there.

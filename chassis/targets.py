@@ -54,6 +54,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     retry: str | list[float] = "fast"
     on_timeout: Literal["dead_letter", "retry"] = "dead_letter"
     ttl_seconds: float = 86400
+    #: Paths in its answers that are masked before anything is kept: "$.customer.taxId", "$.items[*].price".
+    redact: list[str] = []
     #: JSON Schema of the payload by source system.
     schemas: dict[str, str] = {}
     #: The adapter's own keys.
@@ -128,6 +130,8 @@ def _check(target: Target) -> None:
 
 def check_url(url: str) -> None:
     """Raises: ValueError unless it is a plain http(s) URL without credentials in it."""
+    if not url.isprintable() or " " in url:  # urlsplit passes over some of them, and a client may not
+        raise ValueError("a URL must not hold blanks or control characters")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a URL must begin with http:// or https:// and name a host")

@@ -181,7 +181,7 @@ async def _be_hostile(hub: HubProcess, mark: str) -> None:
 
         async def ended() -> bool:
             answer: dict[str, Any] = (await partner.get(accepted.headers["Location"])).json()
-            return answer["status"] == "Failed"
+            return bool(answer["status"] == "Failed")
 
         await eventually(ended, 15)
     async with grpc.aio.insecure_channel(hub.setting("intake_address")) as channel:

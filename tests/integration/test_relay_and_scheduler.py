@@ -251,6 +251,17 @@ async def test_a_full_redis_loses_no_event(hub: IntakeUnderTest, watcher: redis.
     assert await rings(watcher) == [created.id]
 
 
+async def test_a_key_that_is_no_stream_stops_nothing(hub: IntakeUnderTest, watcher: redis.Redis) -> None:
+    await start_relay(hub, watcher)
+    await watcher.set(WORK, "not a stream")
+    poisoned, other = await hub.create("E-1"), await hub.create("E-2", target_system="SAP")
+
+    await eventually(lambda: outbox_is_empty(hub))
+
+    assert (set(await rings(watcher)), set(await rings(watcher, "hub:work:SAP"))) == ({poisoned.id}, {other.id})
+    assert await watcher.xlen("hub:events") <= 4  # each once, or twice where the first try had half succeeded
+
+
 async def test_what_is_in_memory_is_published_before_the_relay_stops(
     hub: IntakeUnderTest, watcher: redis.Redis
 ) -> None:

@@ -44,7 +44,8 @@ async def serving(files: TlsFiles, *, client_auth: bool = False) -> AsyncIterato
 
 
 async def answers(channel: grpc.aio.Channel) -> bool:
-    check = health_pb2_grpc.HealthStub(channel).Check
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    check = stub.Check
     try:
         await check(health_pb2.HealthCheckRequest(), timeout=5)
     except grpc.aio.AioRpcError:
@@ -102,7 +103,7 @@ async def test_a_client_takes_a_new_certificate_without_a_restart(
     async with serving(authority.files("server"), client_auth=True) as address:
         token = ServiceToken(keys.signer, service="test", scopes=())
         client = RpcClient(address, token, timeout_seconds=5, tls=ClientTls(files=files))
-        stub = health_pb2_grpc.HealthStub(client.channel)
+        stub: Any = health_pb2_grpc.HealthStub(client.channel)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
 
@@ -260,7 +261,10 @@ async def test_an_endless_key_set_is_not_read_to_its_end(authority: Authority, m
 
 @pytest.mark.parametrize("variable", ["redis_url", "database_url"])
 def test_plain_text_beyond_this_machine_must_be_asked_for(variable: str) -> None:
-    urls = {"redis_url": "redis://:secret@db.example:6379/0", "database_url": "postgresql://hub:secret@db.example/hub"}
+    urls: dict[str, Any] = {
+        "redis_url": "redis://:secret@db.example:6379/0",
+        "database_url": "postgresql://hub:secret@db.example/hub",
+    }
     check = {"redis_url": HubSettings.check_redis, "database_url": HubSettings.check_database}[variable]
 
     with pytest.raises(ConfigurationError, match="HUB_ALLOW_PLAINTEXT") as refused:

@@ -26,9 +26,10 @@ PUBLIC = (*PUBLIC_RPC_PREFIXES, "/grpc.reflection.v1.ServerReflection/")
 async def served_methods(address: str) -> set[str]:
     """Every method that a running server names by reflection."""
     async with grpc.aio.insecure_channel(address) as channel:
-        info = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # its hints know no aio
+        info = stub.ServerReflectionInfo
 
-        async def ask(**question: str) -> Any:
+        async def ask(**question: Any) -> Any:
             stream = info(iter([reflection_pb2.ServerReflectionRequest(**question)]))
             return await stream.read()
 

@@ -1,6 +1,7 @@
 """A20 to A23: what a hostile or broken external system answers, and what is told of it; bad configuration."""
 
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -8,14 +9,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
-from chassis.testing import eventually
 from console.testing import HubProcess
-from tests.security.attack import PATH, assert_safe, create
+from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
+from integrationhub.adapter.v1.adapter_pb2_grpc import AdapterServiceStub
+from tests.security.attack import Forge
 
 CAPTURED_BYTES = 64 * 1024
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SECRET = "s3cret-9f8e7d6c5b4a"
 
 HOSTILE: dict[str, dict[str, Any]] = {
@@ -56,38 +60,44 @@ async def simulator(hub: HubProcess) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def send(
-    mallory: httpx.AsyncClient, simulator: httpx.AsyncClient, fault: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Have an order answered so; gives its location and its history once the answer stands in it."""
+async def deliver(
+    adapter: grpc.aio.Channel, forge: Forge, simulator: httpx.AsyncClient, fault: dict[str, Any]
+) -> DeliverResponse:
+    """Have the adapter make one attempt that is answered so, as the orchestrator would."""
     order_id = f"ORD-{uuid.uuid4()}"
     added = await simulator.post("/_sim/faults", json={**fault, "external_order_id": order_id})
     assert added.status_code < 300, added.text
-    payload = json.dumps({"orderId": order_id, "customer": "A", "amount": 1})
-    accepted = await mallory.post(PATH, content=create(f"E-{uuid.uuid4()}", payload))
-    assert accepted.status_code == 202
-    location = accepted.headers["Location"]
+    request = DeliverRequest(
+        integration_request_id=str(uuid.uuid4()),
+        external_id="E",
+        source_system="SAP",
+        target_system="TotvsProtheus",
+        payload_json=json.dumps({"orderId": order_id, "customer": "A", "amount": 1}),
+        attempt=1,
+    )
+    metadata = (("authorization", f"Bearer {forge.good(sub='service:orchestrator', scope='lifecycle')}"),)
+    answer: DeliverResponse = await AdapterServiceStub(adapter).Deliver(request, metadata=metadata, timeout=60)
+    return answer
 
-    async def story() -> dict[str, Any] | None:
-        response = await mallory.get(f"{location}/history")
-        body: dict[str, Any] = response.json()
-        return body if any(item["kind"] == "attempt" for item in body["items"]) else None
 
-    told: dict[str, Any] = await eventually(story, 60, every=0.1)
-    return location, told
+@pytest.fixture
+async def adapter(hub: HubProcess) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(hub.setting("adapter_address")) as channel:
+        yield channel
 
 
 @pytest.mark.parametrize("fault", HOSTILE.values(), ids=HOSTILE)
 async def test_a_hostile_answer_is_classified_and_capped(
-    mallory: httpx.AsyncClient, simulator: httpx.AsyncClient, fault: dict[str, Any]
+    adapter: grpc.aio.Channel, forge: Forge, simulator: httpx.AsyncClient, fault: dict[str, Any]
 ) -> None:
-    location, story = await send(mallory, simulator, fault)
+    answer = await deliver(adapter, forge, simulator, fault)
 
-    response = await mallory.get(location)
-    assert_safe(response, 200)
-    assert response.json()["status"] in ("WaitingExternal", "Completed", "Failed")
-    assert all(len(json.dumps(item.get("response", ""))) <= CAPTURED_BYTES * 1.1 for item in story["items"])
-    assert "root:" not in json.dumps(story)
+    assert answer.outcome
+    assert len(answer.response_json.encode()) <= CAPTURED_BYTES
+    assert len(answer.detail) <= 2000
+    assert not CONTROL.search(answer.detail)
+    assert answer.retry_after.seconds <= 3600
+    assert "root:" not in answer.response_json
 
 
 @pytest.mark.parametrize(
@@ -102,12 +112,11 @@ async def test_a_hostile_answer_is_classified_and_capped(
     ids=["member", "nested", "in_a_text", "in_a_query", "in_html"],
 )
 async def test_a_secret_in_an_answer_is_told_to_nobody(
-    hub: HubProcess, mallory: httpx.AsyncClient, simulator: httpx.AsyncClient, body: object
+    hub: HubProcess, adapter: grpc.aio.Channel, forge: Forge, simulator: httpx.AsyncClient, body: object
 ) -> None:
-    location, story = await send(mallory, simulator, {"kind": "status", "status": 400, "body": body})
+    answer = await deliver(adapter, forge, simulator, {"kind": "status", "status": 400, "body": body})
 
-    assert SECRET not in json.dumps(story)
-    assert SECRET not in (await mallory.get(location)).text
+    assert SECRET not in str(answer)
     for log in (Path(hub.setting("state_dir")) / "logs").iterdir():
         assert SECRET not in log.read_text(encoding="utf-8", errors="replace"), log.name
 

@@ -118,7 +118,7 @@ def test_a_stack_shows_no_local_variable(lines: Lines, log_format: str) -> None:
 def test_what_is_no_json_value_is_written_as_text(lines: Lines) -> None:
     configure_logs("intake", level="info", log_format="json", stream=lines.stream)
 
-    get_logger().info("Odd", value={1, 1}, other=b"x")
+    get_logger().info("Odd", value={1}, other=b"x")
 
     assert [line["value"] for line in lines.read()] == ["{1}"]
 

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from joserfc import jwt
@@ -183,7 +184,7 @@ async def test_a_token_limited_to_systems_names_them(source: CountingSource, key
     ids=str,
 )
 async def test_a_limit_that_cannot_be_read_refuses_the_token(
-    source: CountingSource, keys: TestKeys, claims: dict[str, object]
+    source: CountingSource, keys: TestKeys, claims: dict[str, Any]
 ) -> None:
     await source.start()
 
@@ -216,6 +217,6 @@ async def test_what_is_remembered_of_a_token_is_not_the_token(source: CountingSo
 
 def test_a_key_set_of_two_holds_both(keys: TestKeys) -> None:
     more = ECKey.generate_key("P-256", {"kid": "more"}, private=False)
-    both = {"keys": [*json.loads(keys.jwks.read_bytes())["keys"], more.as_dict()]}
+    both: Any = {"keys": [*json.loads(keys.jwks.read_bytes())["keys"], more.as_dict()]}
 
     assert len(KeySet.import_key_set(both).keys) == len(read_key_set(json.dumps(both).encode()).keys) == 2

@@ -1,0 +1,125 @@
+"""What only a PostgreSQL server does: it undoes a deadlocked transaction, refuses a commit, ends connections."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from chassis.database import Database, Store
+from chassis.errors import StorageUnavailable
+from chassis.testing import eventually
+
+
+@pytest.fixture
+async def store(empty_postgres_url: str) -> AsyncIterator[Store]:
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE things (id int PRIMARY KEY, changes int NOT NULL)")
+        connection.execute("INSERT INTO things VALUES (1, 0), (2, 0)")
+    store = Store(Database(empty_postgres_url))
+    await store.start()
+    yield store
+    await store.stop()
+
+
+def change(thing: int) -> sa.TextClause:
+    return sa.text(f"UPDATE things SET changes = changes + 1 WHERE id = {int(thing)}")  # noqa: S608 - a number
+
+
+def changes(connection: sa.Connection) -> dict[int, int]:
+    return {row.id: row.changes for row in connection.execute(sa.text("SELECT id, changes FROM things"))}
+
+
+async def test_a_deadlocked_transaction_is_run_again_whole(store: Store, empty_postgres_url: str) -> None:
+    has_first = threading.Event()
+    runs = 0
+
+    def first_2_then_1(connection: sa.Connection, _: int, items: Sequence[None]) -> list[int]:
+        nonlocal runs
+        runs += 1
+        connection.execute(change(2))
+        has_first.set()
+        connection.execute(change(1))
+        return [runs for _ in items]
+
+    with psycopg.connect(empty_postgres_url) as other:
+        other.execute("SET deadlock_timeout = '30s'")  # so that the other side is not the one that is undone
+        other.execute("UPDATE things SET changes = changes + 100 WHERE id = 1")
+        writing = asyncio.create_task(store.write(first_2_then_1, None))
+        await asyncio.to_thread(has_first.wait, 5)
+        await asyncio.to_thread(other.execute, "UPDATE things SET changes = changes + 100 WHERE id = 2")
+        other.commit()
+
+    assert await writing == 2
+    assert await store.read(changes) == {1: 101, 2: 101}
+
+
+async def test_a_commit_that_the_server_refuses_is_unavailable_and_stores_nothing(
+    store: Store, empty_postgres_url: str
+) -> None:
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        connection.execute("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$
+        """)
+        connection.execute("""
+            CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON things
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()
+        """)
+
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[str]:
+        connection.execute(change(1))
+        return ["stored, or so it seems" for _ in items]
+
+    with pytest.raises(StorageUnavailable):
+        await store.write(write, None)
+
+    assert await store.read(changes) == {1: 0, 2: 0}
+
+
+async def test_connections_that_the_server_ended_are_made_anew(store: Store, empty_postgres_url: str) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(change(1))
+        return list(items)
+
+    await store.write(write, None)
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    async def is_written() -> bool:
+        try:
+            await store.write(write, None)
+        except StorageUnavailable:
+            return False
+        return True
+
+    await eventually(is_written)
+    assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_the_servers_clock_decides_what_is_due(store: Store, empty_postgres_url: str) -> None:
+    now = await store.read(store.database.now)
+
+    with psycopg.connect(empty_postgres_url) as connection:
+        (server,) = connection.execute("SELECT extract(epoch FROM clock_timestamp()) * 1000000").fetchone() or (0,)
+    assert abs(int(server) - now) < 5_000_000
+
+
+async def test_a_lock_that_is_held_too_long_is_unavailable(store: Store, empty_postgres_url: str) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
+        connection.execute(change(1))
+        return list(items)
+
+    with psycopg.connect(empty_postgres_url) as other:
+        other.execute("UPDATE things SET changes = 5 WHERE id = 1")
+        with pytest.raises(StorageUnavailable):
+            await store.write(write, None)
+        other.rollback()
+
+    assert await store.read(changes) == {1: 0, 2: 0}
