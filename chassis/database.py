@@ -139,6 +139,12 @@ class Database:
         except Exception as error:  # noqa: BLE001 - it is handed to the one who waits for it
             return error
 
+    def set_options(self, **options: Any) -> None:
+        """Give every connection these execution options; before the first one is used."""
+        is_shared = self.read_engine is self.engine
+        self.engine = self.engine.execution_options(**options)
+        self.read_engine = self.engine if is_shared else self.read_engine.execution_options(**options)
+
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()

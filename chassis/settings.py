@@ -57,6 +57,7 @@ class HubSettings(BaseSettings):
     service_key: str = Field("", description="Private JWK set that signs service tokens; empty = the state folder's")
 
     partner_rate_per_minute: int = Field(600, ge=0, description="Creates per partner and minute; 0 = no limit")
+    payload_keys: str = Field("", description="env: or file: with the key ring that seals payloads; empty = plain")
     max_backlog: int = Field(1_000_000, ge=1, description="Waiting requests in all before creates are refused")
     max_backlog_per_partner: int = Field(200_000, ge=1, description="Waiting requests of one partner")
     grace_seconds: float = Field(20.0, gt=0, description="Time to finish what is in flight after SIGTERM")

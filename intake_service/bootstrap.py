@@ -22,6 +22,7 @@ from intake_service.scheduler import Scheduler
 from intake_service.servicer import DeadLetterServicer, IntakeServicer, LifecycleServicer
 from intake_service.settings import load_settings
 from intake_service.settling import Settling
+from intake_service.store.payloads import payload_option
 from integrationhub.intake.v1 import dead_letters_pb2_grpc, intake_pb2_grpc, lifecycle_pb2_grpc
 
 
@@ -38,8 +39,11 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     tracing = Tracing.from_environment("intake")
     batch_items = telemetry.histogram("batch_items")
     aftermath: list[Aftermath] = []
+    database = Database(hub.effective_database_url, clock=clock)
+    if settings.payload_keys is not None:
+        database.set_options(**payload_option(settings.payload_keys))
     store = Store(
-        Database(hub.effective_database_url, clock=clock),
+        database,
         on_batch=batch_items.labels(batch="commit").observe,
         on_commit=lambda results, begun_ns: aftermath[0].committed(results, begun_ns),  # noqa: PLW0108 - built later
     )

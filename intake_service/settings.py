@@ -1,9 +1,12 @@
 """What intake makes of the hub's settings."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from chassis.secret_refs import read_secret
 from chassis.settings import HubSettings
 from chassis.targets import Targets, load_targets
+from intake_service.store.payloads import PayloadKeys, read_payload_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +15,8 @@ class IntakeSettings:
 
     hub: HubSettings
     targets: Targets
+    #: None = payloads are stored as they are.
+    payload_keys: PayloadKeys | None
 
 
 def load_settings(hub: HubSettings) -> IntakeSettings:
@@ -21,4 +26,5 @@ def load_settings(hub: HubSettings) -> IntakeSettings:
     hub.check_redis()
     hub.check_database()
     hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return IntakeSettings(hub=hub, targets=load_targets(hub.targets))
+    keys = read_payload_keys(read_secret(hub.payload_keys, Path.cwd())) if hub.payload_keys else None
+    return IntakeSettings(hub=hub, targets=load_targets(hub.targets), payload_keys=keys)

@@ -270,6 +270,7 @@ async def running_intake(
     maximum: int = 1000,
     maximum_per_partner: int = 1000,
     rate_per_minute: int = 0,
+    payload_keys: str = "",
 ) -> AsyncIterator[IntakeUnderTest]:
     """Serve a migrated database. Relay, scheduler and counts are built but run only when the test starts them."""
     clock = clock or FakeClock()
@@ -281,6 +282,7 @@ async def running_intake(
         intake_address=f"127.0.0.1:{free_port()}",
         jwt_jwks=str(keys.jwks),
         partner_rate_per_minute=rate_per_minute,
+        payload_keys=payload_keys,
         max_backlog=maximum,
         max_backlog_per_partner=maximum_per_partner,
         grace_seconds=1,

@@ -10,6 +10,7 @@ from chassis.database import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import Status, redrive
 from intake_service.store.changes import Change, LostRace, record
+from intake_service.store.payloads import payload_keys_of
 from intake_service.store.requests import changed
 from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import dead_letters as d
@@ -137,14 +138,16 @@ def _change(request: StoredRequest, item: Settle, now: int) -> Change:
 
 
 def _replace_payload(connection: sa.Connection, now: int, request: StoredRequest, item: Settle) -> None:
+    keys = payload_keys_of(connection)
     connection.execute(
         sa.insert(payload_versions),
         {
             "request_id": request.id,
             "cycle": request.standing.cycle,
-            "payload_json": request.payload_json,
+            "payload_json": keys.seal(request.id, request.payload_json),
             "replaced_at": now,
             "replaced_by": item.operator,
         },
     )
-    connection.execute(sa.update(t).where(t.c.id == request.id).values(payload_json=item.payload_json))
+    sealed = keys.seal(request.id, item.payload_json or "")
+    connection.execute(sa.update(t).where(t.c.id == request.id).values(payload_json=sealed))

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, to_stored
 from intake_service.store.tables import history
 from intake_service.store.tables import integration_requests as t
@@ -41,7 +42,7 @@ def get_request(request_id: str, partner_id: str) -> Callable[[sa.Connection], S
 
     def query(connection: sa.Connection) -> StoredRequest | None:
         row = connection.execute(_GET, {"b_id": request_id, "b_partner_id": partner_id}).one_or_none()
-        return to_stored(row) if row is not None else None
+        return to_stored(row, payload_keys_of(connection)) if row is not None else None
 
     return query
 

@@ -13,6 +13,7 @@ from intake_service import events
 from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
 from intake_service.store.changes import INSERT_HISTORY, Change, add_to_outbox, history_row, record
+from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import integration_requests as t
 
@@ -56,7 +57,9 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
     stored = {item.id: _stored(item, now) for item in items}
     ordered = sorted(items, key=lambda item: (item.partner_id, item.external_id))
     insert = _INSERTS[connection.dialect.name]
-    inserted = insert.execute(connection, [_row(stored[item.id], item.payload_json) for item in ordered])
+    keys = payload_keys_of(connection)
+    rows = [_row(stored[item.id], keys.seal(item.id, item.payload_json)) for item in ordered]
+    inserted = insert.execute(connection, rows)
     refused: dict[str, HubError] = {}
     if inserted != len(items):
         refused = _duplicates(connection, items)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from intake_service.events import About
 from intake_service.integration_request import Standing, Status
+from intake_service.store.payloads import PayloadKeys, payload_keys_of
 from intake_service.store.tables import integration_requests as t
 
 STANDING_COLUMNS = Standing._fields
@@ -62,8 +63,11 @@ WITHOUT_PAYLOAD = sa.select(*_CORE)
 WITH_PAYLOAD = sa.select(*_CORE, t.c.payload_json)
 
 
-def to_stored(row: Sequence[Any]) -> StoredRequest:
-    """Build the object of a row selected by WITHOUT_PAYLOAD or WITH_PAYLOAD; by position, since it is done so often."""
+def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequest:
+    """Build the object of a row selected by WITHOUT_PAYLOAD or, with `keys`, WITH_PAYLOAD.
+
+    By position, since it is done so often. Raises: PayloadNotReadable.
+    """
     (
         request_id,
         partner_id,
@@ -89,7 +93,7 @@ def to_stored(row: Sequence[Any]) -> StoredRequest:
         updated_at=updated_at,
         version=version,
         standing=Standing(Status(status), *row[_STATUS_END:_PAYLOAD]),
-        payload_json=row[_PAYLOAD] if len(row) > _PAYLOAD else "",
+        payload_json=keys.open(request_id, row[_PAYLOAD]) if keys is not None else "",
     )
 
 
@@ -113,4 +117,5 @@ def lock_requests(
     if connection.dialect.name != "sqlite":
         # ordered, so that two transactions cannot lock the same rows in opposite order
         statement = statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
-    return {row[0]: to_stored(row) for row in connection.execute(statement)}
+    keys = payload_keys_of(connection) if with_payload else None
+    return {row[0]: to_stored(row, keys) for row in connection.execute(statement)}

@@ -1,0 +1,141 @@
+"""Payloads at rest: sealed where a key ring is named, readable across rotations, useless to whoever moves them."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from chassis.errors import ConfigurationError
+from chassis.testing import TestKeys
+from intake_service.store.payloads import PayloadKeys, PayloadNotReadable, read_payload_keys
+from intake_service.store.tables import integration_requests, payload_versions
+from integrationhub.intake.v1.dead_letters_pb2 import DeadLetterSelection, RedriveDeadLettersRequest
+from tests.intake import PAYLOAD, IntakeUnderTest, failed, refused, running_intake
+
+SECRET = "Empresa ABC"
+CORRECTED = '{"orderId":"2","customer":"Empresa XYZ","amount":1.10}'
+
+
+def ring(folder: Path, current: str, **keys: bytes) -> str:
+    """Write a key ring and give the reference to it."""
+    encoded = {name: base64.b64encode(key).decode() for name, key in keys.items()}
+    (folder / f"{current}.json").write_text(json.dumps({"current": current, "keys": encoded}))
+    return f"file:{folder / f'{current}.json'}"
+
+
+async def stored_payload(hub: IntakeUnderTest, request_id: str) -> str:
+    (row,) = [row for row in await hub.rows(integration_requests) if row["id"] == request_id]
+    return str(row["payload_json"])
+
+
+async def test_a_payload_is_sealed_in_the_database_and_whole_for_those_who_may_read(
+    database_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        created = await hub.create()
+        at_rest = await stored_payload(hub, created.id)
+        read = await hub.get(created.id)
+        lease = await hub.lease(created.id)
+
+    assert at_rest.startswith("sealed1:one:")
+    assert SECRET not in at_rest
+    assert read.payload_json == lease.integration_request.payload_json == PAYLOAD
+
+
+async def test_old_payloads_stay_readable_when_the_key_is_changed(
+    sqlite_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    first, second = os.urandom(32), os.urandom(32)
+    async with running_intake(sqlite_url, keys) as hub:
+        plain = await hub.create("plain")
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=first)) as hub:
+        old = await hub.create("old")
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "two", one=first, two=second)) as hub:
+        new = await hub.create("new")
+        payloads = [(await hub.get(each.id)).payload_json for each in (plain, old, new)]
+        at_rest = [(await stored_payload(hub, each.id))[:12] for each in (plain, old, new)]
+
+    assert payloads == [PAYLOAD] * 3
+    assert at_rest == [PAYLOAD[:12], "sealed1:one:", "sealed1:two:"]
+
+
+async def test_a_missing_key_is_said_and_nothing_else_suffers(sqlite_url: str, keys: TestKeys, tmp_path: Path) -> None:
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lost = await hub.create("lost")
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+        refusal = await refused(hub.get(lost.id))
+        other = await hub.create("other")
+
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "PAYLOAD_NOT_READABLE")
+        assert (await hub.get(other.id)).payload_json == PAYLOAD
+
+
+async def test_a_corrected_payload_and_the_one_it_replaces_are_sealed(
+    sqlite_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lease = await hub.sent()
+        await hub.report(lease, failed=failed())
+        request_id = lease.integration_request.id
+        selection = DeadLetterSelection(ids=[request_id])
+        redrive = RedriveDeadLettersRequest(selection=selection, payload_json=CORRECTED, reason="typing error")
+        await hub.dead_letters.RedriveDeadLetters(redrive, metadata=hub.operator)
+        (version,) = await hub.rows(payload_versions)
+
+        assert (await hub.get(request_id)).payload_json == CORRECTED
+        assert (await stored_payload(hub, request_id)).startswith("sealed1:")
+        assert version["payload_json"].startswith("sealed1:")
+
+
+async def test_a_payload_that_was_moved_to_another_request_does_not_open(
+    sqlite_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        mine, theirs = await hub.create("E-1", "acme"), await hub.create("E-1", "brix")
+        moved = await stored_payload(hub, theirs.id)
+        with hub.store.database.engine.begin() as connection:
+            connection.execute(
+                sa.update(integration_requests).where(integration_requests.c.id == mine.id).values(payload_json=moved)
+            )
+
+        assert (await refused(hub.get(mine.id))).reason == "PAYLOAD_NOT_READABLE"
+
+
+def test_two_payloads_alike_do_not_look_alike() -> None:
+    keys = PayloadKeys({"one": os.urandom(32)}, "one")
+
+    assert keys.seal("1", PAYLOAD) != keys.seal("1", PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text[:-6] + "AAAA==", lambda text: text[:40], lambda _: "sealed1:one:%"]
+)
+def test_a_payload_that_was_changed_does_not_open(change: "object") -> None:
+    keys = PayloadKeys({"one": os.urandom(32)}, "one")
+    assert callable(change)
+
+    with pytest.raises(PayloadNotReadable):
+        keys.open("1", change(keys.seal("1", PAYLOAD)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "secret",
+        "[]",
+        '{"current":"a","keys":{}}',
+        '{"current":"a","keys":{"a":"c2hvcnQ="}}',
+        '{"current":"a","keys":{"a":"%%%"}}',
+        '{"keys":{"a":"' + "A" * 43 + '="}}',
+        '{"current":"a:b","keys":{"a:b":"' + "A" * 43 + '="}}',
+    ],
+)
+def test_a_ring_that_is_none_is_refused_without_its_keys_in_the_message(text: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_payload_keys(text)
+
+    assert "AAAA" not in str(refusal.value)
