@@ -151,6 +151,8 @@ class InDoubt:
     delay_seconds: float
     lookup_made: bool
     timed_out: bool
+    #: After a post: how long ago it was really sent; between its announcement and that may lie a pause of ours.
+    since_sent_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +260,7 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
         case InDoubt():
             waiting = _handed_back(standing, due_at=_due(standing, step.delay_seconds, now))
             return waiting._replace(
+                sent_at=_sent_at(standing, step, now),
                 lookups=standing.lookups + step.lookup_made,
                 timed_out=standing.timed_out or step.timed_out,
             )
@@ -352,6 +355,12 @@ def _end_failed(standing: Standing, step: Failed) -> Standing:
 def _handed_back(standing: Standing, *, due_at: int | None) -> Standing:
     """The lease ends with an outcome, so the claims without one start anew."""
     return standing._replace(leased_by=None, claims=0, rings=0, due_at=due_at, next_attempt_at=due_at)
+
+
+def _sent_at(standing: Standing, step: InDoubt, now: int) -> int | None:
+    if step.since_sent_seconds is None or standing.sent_at is None:
+        return standing.sent_at
+    return max(standing.sent_at, now - round(step.since_sent_seconds * SECOND))
 
 
 def _due(standing: Standing, delay_seconds: float, now: int) -> int:

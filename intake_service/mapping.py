@@ -168,6 +168,9 @@ def _step(message: lifecycle_pb2.Report) -> flow.Step:
                 delay_seconds=_seconds(message.in_doubt.delay),
                 lookup_made=message.in_doubt.lookup_made,
                 timed_out=message.in_doubt.timed_out,
+                since_sent_seconds=(
+                    _seconds(message.in_doubt.since_sent) if message.in_doubt.HasField("since_sent") else None
+                ),
             )
         case "release":
             return flow.Release(

@@ -118,6 +118,7 @@ def attempt_of(response: DeliverResponse) -> Attempt:
         response_json=response.response_json,
         retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
         timed_out=response.timed_out,
+        seconds=response.duration.ToMicroseconds() / 1e6,
     )
 
 
@@ -179,6 +180,8 @@ def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -
             report.in_doubt.delay.CopyFrom(seconds(decision.delay_seconds))
             report.in_doubt.lookup_made = decision.lookup_made
             report.in_doubt.timed_out = decision.timed_out
+            if decision.since_sent_seconds is not None:
+                report.in_doubt.since_sent.CopyFrom(seconds(decision.since_sent_seconds))
         case Release():
             report.release.delay.CopyFrom(seconds(decision.delay_seconds))
             report.release.not_sent = decision.not_sent

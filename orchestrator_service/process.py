@@ -51,6 +51,9 @@ ANSWER_MARGIN_SECONDS = 10.0
 #: A lookup ends within the 75 s that a lease lasts.
 LOOKUP_CEILING_SECONDS = 50.0
 HUB_TROUBLE_SECONDS = 2.0
+#: From the announcement of a post to its first byte; with the time that a slow system takes beyond its time-out it
+#: must fit into the 5 s after which a lookup is a proof.
+ANNOUNCEMENT_SECONDS = 2.0
 #: After a fault of our own, that others may see to it.
 FAULT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -92,6 +95,7 @@ class Processor:
         telemetry: Telemetry,
         tracing: Tracing,
         chance: Callable[[], float] = random.random,
+        announcement_seconds: float = ANNOUNCEMENT_SECONDS,
     ) -> None:
         self._policies = {name: mapping.policy_of(target) for name, target in targets.items()}
         self._schemas = schemas
@@ -99,6 +103,7 @@ class Processor:
         self._adapter = adapter
         self._tracing = tracing
         self._chance = chance
+        self._announcement_seconds = announcement_seconds
         self._active = telemetry.gauge("worker_active_tasks")
         self._invalid = telemetry.counter("integration_validation_failures_total")
         #: A schema that refers to itself has paths without end.
@@ -240,9 +245,18 @@ class Processor:
         return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS))
 
     async def _announce(self, work: Work) -> Conclusion | None:
-        """Have `Sending` committed; a lease that is no longer ours ends here, before the first byte."""
+        """Have `Sending` committed; a lease that is no longer ours ends here, before the first byte.
+
+        An announcement that took long is taken back: whoever has to decide later by the time it names would err.
+        """
+        started = time.monotonic()
         status = await self._tell(mapping.sending_report(work.lease, work.target.timeout_seconds))
-        return None if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED else Conclusion(decision=None)
+        if status != lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+            return Conclusion(decision=None)
+        if time.monotonic() - started > self._announcement_seconds:
+            log.warning("Announcement took too long and is taken back")
+            return Conclusion(decision=_take_back(work))
+        return None
 
     async def _deliver(self, work: Work) -> Conclusion:
         """Post, and decide by the answer; an answer that our own hop lost leaves the outcome unknown."""

@@ -98,6 +98,8 @@ class Attempt:
     response_json: str = ""
     retry_after_seconds: float = 0.0
     timed_out: bool = False
+    #: From its first byte to what was heard; 0 where nobody could say when it began.
+    seconds: float = 0.0
 
     @property
     def said(self) -> str:
@@ -145,6 +147,8 @@ class InDoubt:
     delay_seconds: float
     lookup_made: bool
     timed_out: bool
+    #: After a post: how long ago it was sent. The conclusive moment counts from there.
+    since_sent_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +227,12 @@ def _retry_later(attempt: Attempt, progress: Progress, policy: Policy, chance: f
 def _after_unknown(attempt: Attempt, progress: Progress, policy: Policy, chance: float) -> Decision:
     is_spent = progress.retries >= len(policy.retry_delays)
     if not policy.idempotent or attempt.timed_out or is_spent:
-        return InDoubt(delay_seconds=LOOKUP_LADDER_SECONDS[0], lookup_made=False, timed_out=attempt.timed_out)
+        return InDoubt(
+            delay_seconds=LOOKUP_LADDER_SECONDS[0],
+            lookup_made=False,
+            timed_out=attempt.timed_out,
+            since_sent_seconds=attempt.seconds,
+        )
     delay = _profile_delay(progress, policy, chance) if progress.retries else 0.0
     return Retry(delay_seconds=delay, still_in_doubt=True)
 

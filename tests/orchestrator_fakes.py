@@ -278,7 +278,9 @@ class Surroundings:
     intake_address: str
     adapter_address: str
 
-    def processor(self, *targets: Target, schemas: dict[tuple[str, str], PayloadSchema] | None = None) -> Processor:
+    def processor(
+        self, *targets: Target, schemas: dict[tuple[str, str], PayloadSchema] | None = None, **limits: float
+    ) -> Processor:
         """A processor for these targets, without jitter."""
         return Processor(
             targets={one.name: one for one in targets},
@@ -288,6 +290,7 @@ class Surroundings:
             telemetry=self.telemetry,
             tracing=Tracing(),
             chance=lambda: 0.0,
+            **limits,
         )
 
     def count(self, name: str, **labels: str) -> float:

@@ -282,6 +282,18 @@ async def test_an_answer_that_our_own_hop_lost_leaves_a_doubt(parts: Surrounding
 
     assert request.steps == ["sending", "in_doubt"]
     assert (request.reports[-1].call.outcome, request.reports[-1].in_doubt.timed_out) == ("UNKNOWN", False)
+    assert request.reports[-1].in_doubt.HasField("since_sent")  # it may have been sent a moment ago
+    assert request.reports[-1].in_doubt.since_sent.ToSeconds() == 0
+
+
+async def test_an_announcement_that_took_too_long_is_taken_back(parts: Surroundings) -> None:
+    request_id = parts.intake.add()
+    [lease] = await claim(parts, [request_id])
+    await parts.processor(ERP, announcement_seconds=0.0).process(lease, place_in(capacity_for(ERP)), ERP)
+    request = parts.intake.requests[request_id]
+
+    assert (request.steps, parts.adapter.deliveries) == (["sending", "release"], [])
+    assert request.reports[-1].release.not_sent
 
 
 async def test_another_targets_request_is_handed_back(parts: Surroundings) -> None:

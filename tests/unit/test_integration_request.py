@@ -301,6 +301,21 @@ def test_a_doubt_keeps_count_of_its_lookups(
     assert (after.in_doubt, after.sent_at, after.attempts) == (True, NOW, 1)
 
 
+@pytest.mark.parametrize(
+    ("since_sent", "sent_after"),
+    [
+        (None, 0),
+        (3.0, 5),  # announced 8 s ago, sent 3 s ago: our own pause lay between
+        (9.0, 0),  # never before it was announced
+    ],
+)
+def test_a_doubt_counts_from_when_the_post_was_really_sent(since_sent: float | None, sent_after: int) -> None:
+    step = InDoubt(delay_seconds=2, lookup_made=False, timed_out=True, since_sent_seconds=since_sent)
+    after = apply_step(standing(WAITING), step, NOW + 8 * SECOND)
+
+    assert after.sent_at == NOW + sent_after * SECOND
+
+
 def test_a_release_keeps_attempt_and_doubt() -> None:
     after = apply_step(standing(WAITING, retries=1), Release(delay_seconds=2, not_sent=False), NOW)
 

@@ -170,9 +170,9 @@ def test_a_refused_repetition_does_not_settle_the_post_before_it(
     ],
 )
 def test_unknown_is_looked_up_after_2_seconds(by: Policy, retries: int, timed_out: bool) -> None:
-    decision = post(Outcome.UNKNOWN, progress(retries=retries), by, timed_out=timed_out)
+    decision = post(Outcome.UNKNOWN, progress(retries=retries), by, timed_out=timed_out, seconds=0.5)
 
-    assert decision == InDoubt(delay_seconds=2.0, lookup_made=False, timed_out=timed_out)
+    assert decision == InDoubt(delay_seconds=2.0, lookup_made=False, timed_out=timed_out, since_sent_seconds=0.5)
 
 
 @pytest.mark.parametrize("retries", [0, 3])

@@ -451,6 +451,7 @@ class InDoubt(_message.Message):
     DELAY_FIELD_NUMBER: _builtins.int
     LOOKUP_MADE_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
+    SINCE_SENT_FIELD_NUMBER: _builtins.int
     lookup_made: _builtins.bool
     """A lookup was made and did not settle it."""
     timed_out: _builtins.bool
@@ -459,16 +460,21 @@ class InDoubt(_message.Message):
     def delay(self) -> _duration_pb2.Duration:
         """From now."""
 
+    @_builtins.property
+    def since_sent(self) -> _duration_pb2.Duration:
+        """After a post: how long ago it was sent, at most; a lookup proves nothing before that long after."""
+
     def __init__(
         self,
         *,
         delay: _duration_pb2.Duration | None = ...,
         lookup_made: _builtins.bool = ...,
         timed_out: _builtins.bool = ...,
+        since_sent: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "since_sent", b"since_sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "lookup_made", b"lookup_made", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "lookup_made", b"lookup_made", "since_sent", b"since_sent", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
