@@ -15,7 +15,13 @@ FORBIDDEN = {
     "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
     "a private JSON Web Key": re.compile(r'"d"\s*:\s*"[A-Za-z0-9_-]{40,}"'),
     "a signed token": re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}"),
-    "an access key": re.compile(r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|npm_[A-Za-z0-9]{36})\b"),
+    "an access key": re.compile(
+        r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|npm_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,}"
+        r"|xox[abprs]-[A-Za-z0-9-]{20,}|AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,})(?![A-Za-z0-9])"
+    ),
+    "a password in a URL": re.compile(
+        r"(?:postgresql|rediss?|https?)://[\w.-]*:(?!secret@|hunter2@)[A-Za-z0-9_-]{20,}@"
+    ),
     "a path of one machine": re.compile(r"(?<![\w.}-])/(?:work|root|farm|home/\w+|Users/\w+)/"),
     "a registry address": re.compile(
         r"(?:pypi|pythonhosted|npmjs|npmmirror)\.(?:org|com)|--(?:extra-)?index-url[ =]|--find-links[ =]"
