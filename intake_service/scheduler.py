@@ -19,9 +19,10 @@ log = get_logger()
 
 PERIOD_SECONDS = 0.25
 MARKER_SECONDS = 1.0
-#: After a pause of this process or its database no worker could beat: give them time before they are given up.
+#: After a pause of this process or its database no worker could beat: give them time before they are given up. A beat
+#: that hung in the pause ends after 4 s, and the next is at most 5 s away.
 PAUSE_SECONDS = 5.0
-MERCY_SECONDS = 15.0
+MERCY_SECONDS = 10.0
 
 
 class Scheduler:
