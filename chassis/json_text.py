@@ -19,7 +19,8 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 #: Integers of fewer digits are within a double's range.
 _LARGE_INTEGER_DIGITS = 308
-_ANY = msgspec.json.Decoder()
+#: Checks the grammar and builds nothing; ranges, keys and UTF-8 are left to the second reading.
+_GRAMMAR = msgspec.json.Decoder(msgspec.Raw)
 
 
 class MalformedJson(ValueError):
@@ -36,7 +37,7 @@ def check_json(text: bytes) -> None:
     Raises: MalformedJson; NestingTooDeep.
     """
     try:
-        _ANY.decode(text)
+        _GRAMMAR.decode(text)
         _check_nesting(text)
         _STRICT.decode(text.decode())
     except NestingTooDeep:

@@ -130,7 +130,7 @@ async def test_the_stages_of_a_request_are_measured(hub: HubProcess) -> None:
 
 async def test_a_waiting_request_is_counted_with_its_age_and_a_failed_one_as_a_dead_letter(hub: HubProcess) -> None:
     async with httpx.AsyncClient() as simulator:
-        await simulator.post(f"{hub.simulator_url}/_sim/faults", json={"kind": "hang", "times": 1})
+        await simulator.post(f"{hub.simulator_url}/_sim/faults", json={"kind": "slow", "delay_seconds": 12})
         async with client(hub) as partner:
             await partner.post(PATH, content=ORDER % ("WAITS", "SAP", "TotvsProtheus"))
             waiting = ("intake", "integration_requests_waiting")
