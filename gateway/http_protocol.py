@@ -6,6 +6,7 @@ gateway.request_body.
 
 import asyncio
 import re
+from collections import deque
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -40,6 +41,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.headers = []
         self._refusal: HubError | None = None
+        #: Calls without their answer, in order: a client may send the next before it has read the last (pipelining).
+        self._unanswered: deque[RequestResponseCycle] = deque()
         #: Between requests too: what comes next is a head.
         self._in_head = True
         self._head_bytes = 0
@@ -66,6 +69,16 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        self._unanswered.append(self.cycle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every call that nobody reads its answer (asyncio callback); uvicorn tells only the last one."""
+        super().connection_lost(exc)
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Note that the client has sent all it announced (parser callback)."""

@@ -1,13 +1,17 @@
 """The gateway on a real socket: limits, slow and broken clients, one connection after another, draining."""
 
 import asyncio
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
+import uvloop
+from structlog.testing import capture_logs
 
 from chassis.json_text import MAX_BYTES
 from chassis.testing import eventually
-from tests.fakes import GatewayUnderTest
+from tests.fakes import GatewayUnderTest, running_gateway
 from tests.raw_http import GOOD_HEAD, Served, assert_raw_problem, serving
 from tests.rest import PATH, SEED_BODY, create_body, post
 
@@ -34,6 +38,33 @@ async def test_pipelined_calls_are_answered_in_order(served: Served) -> None:
 
     assert [answer.status for answer in answers] == [202, 202, 200]
     assert [b'"A"' in answers[0].body, b'"B"' in answers[1].body] == [True, True]
+
+
+def test_a_client_that_leaves_amid_pipelined_calls_is_no_fault_of_ours(tmp_path: Path) -> None:
+    # uvloop, on which the services run, raises where asyncio's own loop says nothing
+    with capture_logs() as lines:
+        uvloop.run(_leave_amid_pipelined_calls(tmp_path))
+
+    assert [line for line in lines if line["log_level"] == "error"] == []
+
+
+async def _leave_amid_pipelined_calls(folder: Path) -> None:
+    arrived, left = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        arrived.set()
+        await left.wait()
+
+    async with running_gateway(folder) as hub, serving(hub) as served:
+        hub.intake.before_batch = hold
+        leaving, other = await served.connect(), await served.connect()
+        leaving.send(served.create(create_body("A")) + b"GET /healthz HTTP/1.1\r\n\r\n" * 2)
+        await asyncio.wait_for(arrived.wait(), 10)
+        leaving.writer.transport.abort()
+        await other.send("GET /healthz HTTP/1.1\r\n\r\n").answer()  # by then the server has seen the other's end
+        left.set()
+        ended = partial(hub.metric, "http_request_duration_ms_count", route=PATH)
+        await eventually(lambda: ended(status="202") + ended(status="500"))
 
 
 async def test_http_1_0_is_served_and_closed(served: Served) -> None:
