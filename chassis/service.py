@@ -6,6 +6,7 @@ signal ends the process at once.
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -19,6 +20,11 @@ from chassis.logs import configure_logs, get_logger
 from chassis.settings import HubSettings, read_settings
 
 log = get_logger()
+
+#: mallopt's names for its settings (glibc, malloc.h).
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_LARGE_BLOCK_BYTES = 256 * 1024
+_ARENAS = 2
 
 
 class Component(Protocol):
@@ -88,6 +94,7 @@ def run_service(
 
 
 async def _run(build: Callable[[HubSettings], Awaitable[Service]], settings: HubSettings) -> None:
+    _bound_the_heap()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -107,6 +114,18 @@ def _calm_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def _bound_the_heap() -> None:
+    """Have large blocks given back to the system when they are freed.
+
+    glibc takes the largest block it ever freed for a sign of more to come and keeps twice as much, in an arena for
+    each thread: a few messages of many megabytes would make a process large for the rest of its life. Other C
+    libraries have no such call.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class Loop:
