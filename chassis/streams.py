@@ -75,7 +75,7 @@ class Streams:
         if not refused:
             return
         for stream in {entries[index][0] for index, error in refused.items() if "WRONGTYPE" in str(error)}:
-            log.error("A key that should be a stream was deleted", stream=stream)
+            log.warning("A key that should be a stream was deleted", stream=stream)
             await _guard(self._commands.delete(stream))
         cause = str(next(iter(refused.values())))
         raise StreamsUnavailable("Redis refuses entries; see its log.", cause=cause[:80])
