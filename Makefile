@@ -40,11 +40,13 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 run: setup ## Start the whole hub on this machine (Ctrl-C stops it)
 	@$(VENV)/bin/hub up
 
-# The fast tests first: a mistake shows in seconds. The last run starts whole hubs and has both cores to itself.
+# The fast tests first: a mistake shows in seconds. The last run attacks one hub and has both cores to itself, since it
+# measures how long others are held up.
 .PHONY: test
 test: unit rules ## Run every test
 	@$(PYTHON) -m pytest $(PARALLEL) tests/contract tests/integration
-	@$(PYTHON) -m pytest tests/e2e tests/security
+	@$(PYTHON) -m pytest $(PARALLEL) tests/e2e
+	@$(PYTHON) -m pytest tests/security
 
 .PHONY: unit
 unit: setup ## Run the tests that need no server
