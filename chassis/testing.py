@@ -1,7 +1,10 @@
 """What tests of every service need: a clock to turn, waiting for a condition, free ports, tokens."""
 
 import asyncio
+import contextlib
 import inspect
+import itertools
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -10,6 +13,9 @@ from typing import Any
 
 from chassis.clock import SECOND, Micros
 from chassis.tokens import TokenSigner, make_keys
+
+_PORTS = range(10_000, 32_000)
+_port_numbers = itertools.count(os.getpid() * 7919)
 
 
 class FakeClock:
@@ -47,11 +53,17 @@ async def eventually(
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free and that this process has not given before.
+
+    Below the range from which systems take the ports of outgoing calls (RFC 6335 names 49152, Linux begins at 32768):
+    one of those may be taken by anybody's call before its server starts. Each process begins at a place of its own.
+    """
+    for _ in _PORTS:
+        port = _PORTS[next(_port_numbers) % len(_PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
 
 
 class TestKeys:
