@@ -50,7 +50,7 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_age_grace_ms", 10 * 60_000),
 ]
 
-#: grpc.aio's context gives the code or its number, whatever its type hint says.
+#: grpc.aio's context gives the code, its number, or None for a call that nobody has aborted, whatever its hint says.
 _CODE_NAMES: dict[Any, str] = {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
 
 caller_var: ContextVar[Caller] = ContextVar("caller")
@@ -89,10 +89,12 @@ def _metrics(telemetry: Telemetry) -> Stage:
     @asynccontextmanager
     async def stage(call: RpcCall) -> AsyncIterator[None]:
         started = time.perf_counter()
+        unset = grpc.StatusCode.CANCELLED
         try:
             yield
+            unset = grpc.StatusCode.OK
         finally:
-            name = _CODE_NAMES.get(call.context.code(), "UNKNOWN")
+            name = _CODE_NAMES.get(call.context.code(), unset.name)
             duration.labels(method=call.method, code=name).observe((time.perf_counter() - started) * 1000)
 
     return stage

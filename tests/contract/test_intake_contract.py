@@ -42,6 +42,20 @@ def grpc_code(number: int) -> str:
     return next(code.name for code in grpc.StatusCode if code.value[0] == number)
 
 
+async def test_a_call_is_measured_under_the_code_that_it_ended_with(hub: IntakeUnderTest) -> None:
+    def measured(rpc: str, code: str) -> float:
+        method = f"/integrationhub.intake.v1.IntakeService/{rpc}"
+        return hub.metric("rpc_duration_ms_count", method=method, code=code)
+
+    await hub.create("E-1")
+    await refused(hub.get("00000000-0000-4000-8000-000000000000"))
+
+    await eventually(
+        lambda: measured("CreateIntegrationRequest", "OK") and measured("GetIntegrationRequest", "NOT_FOUND")
+    )
+    assert measured("CreateIntegrationRequest", "UNKNOWN") + measured("GetIntegrationRequest", "OK") == 0
+
+
 async def test_a_new_request_is_stored_as_it_came(hub: IntakeUnderTest) -> None:
     created = await hub.create("E-1", correlation_id="trace-1")
 
