@@ -4,7 +4,7 @@
 the general printer costs as much as the rest of a create.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -21,8 +21,7 @@ DEAD_LETTERED = "IntegrationRequestDeadLettered"
 EVENT_TYPES = (CREATED, STATUS_CHANGED, COMPLETED, FAILED, DEAD_LETTERED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class About(NamedTuple):
     """The request that events are about."""
 
     request_id: str
@@ -32,9 +31,8 @@ class About:
     target_system: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One outbox row. With `rings` its publication also puts the request's id into its target's work stream."""
+class Event(NamedTuple):
+    """One outbox row, in the order of its columns. With `rings` its publication also puts the request's id into its target's work stream."""
 
     id: str
     type: str

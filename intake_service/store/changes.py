@@ -89,17 +89,7 @@ def add_to_outbox(connection: sa.Connection, published: Sequence[Event]) -> None
 
 def outbox_row(event: Event) -> dict[str, Any]:
     """The row of an event."""
-    return {
-        "id": event.id,
-        "type": event.type,
-        "request_id": event.request_id,
-        "correlation_id": event.correlation_id,
-        "traceparent": event.traceparent,
-        "target_system": event.target_system,
-        "rings": event.rings,
-        "data": event.data,
-        "created_at": event.created_at,
-    }
+    return event._asdict()
 
 
 def history_row(

@@ -117,9 +117,7 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
 
 def changed(request: StoredRequest, after: Standing, now: int) -> StoredRequest:
     """The request as `record` left it."""
-    values = {name: getattr(request, name) for name in request.__dataclass_fields__}
-    values |= {"standing": after, "updated_at": now, "version": request.version + 1}
-    return StoredRequest(**values)
+    return request._replace(standing=after, updated_at=now, version=request.version + 1)
 
 
 def _stored(item: NewRequest, now: int) -> StoredRequest:

@@ -1,8 +1,7 @@
 """Rows as the pure code sees them: reading a request for a change, and selecting rows by a list of ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -13,22 +12,13 @@ from intake_service.store.payloads import PayloadKeys, payload_keys_of
 from intake_service.store.tables import integration_requests as t
 
 STANDING_COLUMNS = Standing._fields
-_IDENTITY_COLUMNS = (
-    "id",
-    "partner_id",
-    "external_id",
-    "source_system",
-    "target_system",
-    "correlation_id",
-    "traceparent",
-    "created_at",
-    "version",
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRequest:
-    """A stored request; `payload_json` is empty unless it was asked for."""
+class StoredRequest(NamedTuple):
+    """A stored request; `payload_json` is empty unless it was asked for.
+
+    A named tuple for the same reason as Standing.
+    """
 
     id: str
     partner_id: str
@@ -55,8 +45,9 @@ class StoredRequest:
         )
 
 
-_CORE = tuple(t.c[name] for name in (*_IDENTITY_COLUMNS, "updated_at", *STANDING_COLUMNS))
-_STATUS_END = len(_CORE) - len(STANDING_COLUMNS) + 1
+#: The fields of StoredRequest before its standing, in their order.
+_IDENTITY = StoredRequest._fields.index("standing")
+_CORE = tuple(t.c[name] for name in (*StoredRequest._fields[:_IDENTITY], *STANDING_COLUMNS))
 _PAYLOAD = len(_CORE)
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
@@ -68,33 +59,8 @@ def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequ
 
     By position, since it is done so often. Raises: PayloadNotReadable.
     """
-    (
-        request_id,
-        partner_id,
-        external_id,
-        source_system,
-        target_system,
-        correlation_id,
-        traceparent,
-        created_at,
-        version,
-        updated_at,
-        status,
-    ) = row[:_STATUS_END]
-    return StoredRequest(
-        id=request_id,
-        partner_id=partner_id,
-        external_id=external_id,
-        source_system=source_system,
-        target_system=target_system,
-        correlation_id=correlation_id,
-        traceparent=traceparent,
-        created_at=created_at,
-        updated_at=updated_at,
-        version=version,
-        standing=Standing(Status(status), *row[_STATUS_END:_PAYLOAD]),
-        payload_json=keys.open(request_id, row[_PAYLOAD]) if keys is not None else "",
-    )
+    standing = Standing(Status(row[_IDENTITY]), *row[_IDENTITY + 1 : _PAYLOAD])
+    return StoredRequest(*row[:_IDENTITY], standing, keys.open(row[0], row[_PAYLOAD]) if keys is not None else "")
 
 
 def in_ids(column: sa.Column[str], connection: sa.Connection, ids: Sequence[str]) -> sa.ColumnElement[bool]:
