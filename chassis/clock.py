@@ -48,6 +48,12 @@ def to_rfc3339(at: Micros) -> str:
     return f"{_second_text(whole)}.{micros // 1000:03d}Z"
 
 
+def to_rfc3339_micros(at: Micros) -> str:
+    """Write an instant as RFC 3339 UTC with Z and microseconds."""
+    whole, micros = divmod(at, SECOND)
+    return f"{_second_text(whole)}.{micros:06d}Z"
+
+
 @lru_cache(maxsize=256)
 def _second_text(whole: int) -> str:
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"

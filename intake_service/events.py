@@ -32,7 +32,10 @@ class About(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One outbox row, in the order of its columns. With `rings` its publication also puts the request's id into its target's work stream."""
+    """One outbox row, in the order of its columns.
+
+    With `rings` its publication also puts the request's id into its target's work stream.
+    """
 
     id: str
     type: str

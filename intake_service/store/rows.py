@@ -60,7 +60,8 @@ def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequ
     By position, since it is done so often. Raises: PayloadNotReadable.
     """
     standing = Standing(Status(row[_IDENTITY]), *row[_IDENTITY + 1 : _PAYLOAD])
-    return StoredRequest(*row[:_IDENTITY], standing, keys.open(row[0], row[_PAYLOAD]) if keys is not None else "")
+    payload_json = keys.open(row[0], row[_PAYLOAD]) if keys is not None else ""
+    return StoredRequest._make((*row[:_IDENTITY], standing, payload_json))
 
 
 def in_ids(column: sa.Column[str], connection: sa.Connection, ids: Sequence[str]) -> sa.ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Log lines: one JSON object each, ours and foreign ones alike, with the ids of the context and no local variable."""
 
+import asyncio
 import io
 import json
 import logging
@@ -12,16 +13,37 @@ import structlog
 from chassis.logs import bound, configure_logs, get_logger
 
 
+class _CountedWrites(io.RawIOBase):
+    """What a pipe is to a process."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.calls = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.text += bytes(data)
+        self.calls += 1
+        return len(data)
+
+
 class Lines:
     """Where the log of a test goes."""
 
     def __init__(self) -> None:
-        self._bytes = io.BytesIO()
-        self.stream = io.TextIOWrapper(self._bytes, encoding="utf-8", write_through=True)
+        self._bytes = _CountedWrites()
+        self.stream = io.TextIOWrapper(io.BufferedWriter(self._bytes), encoding="utf-8", write_through=True)
 
     @property
     def text(self) -> str:
-        return self._bytes.getvalue().decode()
+        return self._bytes.text.decode()
+
+    @property
+    def written(self) -> int:
+        """How often the system was called."""
+        return self._bytes.calls
 
     def read(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.text.splitlines()]
@@ -52,6 +74,27 @@ def test_a_line_is_one_json_object_with_its_fields(lines: Lines) -> None:
         "new_status": "Processing",
         "at": 3,
     }
+
+
+async def test_the_lines_of_one_turn_of_the_loop_are_written_together(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+    log = get_logger()
+
+    log.info("One")
+    log.info("Two")
+    before = lines.written
+    await asyncio.sleep(0)
+
+    assert (before, lines.written) == (0, 1)
+    assert [line["message"] for line in lines.read()] == ["One", "Two"]
+
+
+def test_a_line_outside_the_loop_is_written_at_once(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+
+    get_logger().info("One")
+
+    assert lines.written == 1
 
 
 def test_the_contexts_ids_are_in_every_line_inside_and_in_none_outside(lines: Lines) -> None:
