@@ -181,6 +181,14 @@ async def test_an_invalid_payload_fails_before_anything_is_sent(parts: Surroundi
     assert said == [("Validation failed", "orderId"), ("Payload validation failed", "orderId")]
 
 
+async def test_a_redriven_request_whose_payload_does_not_fit_is_a_dead_letter_again(parts: Surroundings) -> None:
+    schemas = {("Erp", "SAP"): PayloadSchema({"required": ["orderId"]})}
+    request = await process(parts, parts.intake.add(payload_json="{}", cycle=2), schemas=schemas)
+
+    assert (request.steps, request.reports[-1].failed.reason) == (["failed"], "validation_failed")
+    assert request.reports[-1].failed.dead_letter
+
+
 async def test_a_schema_belongs_to_one_source(parts: Surroundings) -> None:
     schemas = {("Erp", "SAP"): PayloadSchema({"required": ["orderId"]})}
     request = await process(parts, parts.intake.add(payload_json="{}", source_system="Salesforce"), schemas=schemas)
