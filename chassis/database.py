@@ -27,6 +27,10 @@ BUSY_TIMEOUT_MS = 5_000
 #: How often a transaction that the database itself has undone (deadlock, serialization) is run again.
 UNDONE_AGAIN = 3
 _UNDONE_STATES = ("40001", "40P01")
+#: The server takes no writes: it became a standby, or its administrator said so.
+_READ_ONLY_STATE = "25006"
+#: Until a server is given up that is no longer there: without it, the kernel would go on asking for a quarter of an hour.
+VANISHED_SECONDS = 10
 _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 
@@ -118,6 +122,9 @@ class Database:
             raise _storage_unavailable(error) from error
         except Exception as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise _storage_unavailable(error) from error
+            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _READ_ONLY_STATE:
+                self.engine.dispose()  # after a failover its connections would lead to the standby for ever
                 raise _storage_unavailable(error) from error
             if len(operations) == 1:
                 raise
@@ -261,7 +268,15 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
         max_overflow=2,
         pool_timeout=5,
         hide_parameters=True,  # the same
-        connect_args={"options": options, "connect_timeout": 3, "application_name": "integration-hub"},
+        connect_args={
+            "options": options,
+            "connect_timeout": 3,
+            "application_name": "integration-hub",
+            "keepalives_idle": VANISHED_SECONDS // 2,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": VANISHED_SECONDS * 1000,
+        },
     )
 
 

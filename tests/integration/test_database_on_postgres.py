@@ -1,6 +1,8 @@
 """What only a PostgreSQL server does: it undoes a deadlocked transaction, refuses a commit, ends connections."""
 
 import asyncio
+import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -8,7 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from chassis.database import Database, Store
+from chassis.database import VANISHED_SECONDS, Database, Store
 from chassis.errors import StorageUnavailable
 from chassis.testing import eventually
 
@@ -100,6 +102,36 @@ async def test_connections_that_the_server_ended_are_made_anew(store: Store, emp
 
     await eventually(is_written)
     assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_a_server_that_has_become_a_standby_is_unavailable_until_there_is_a_primary(
+    store: Store, empty_postgres_url: str
+) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(change(1))
+        return list(items)
+
+    await store.write(write, None)
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        name = connection.info.dbname.encode()
+        connection.execute(b"ALTER DATABASE " + name + b" SET default_transaction_read_only = on")
+        store.database.engine.dispose()
+        refused = await asyncio.gather(store.write(write, None), store.write(write, None), return_exceptions=True)
+        # the connections of then go on being refused, so it is new ones that find the primary
+        connection.execute(b"SET default_transaction_read_only = off")
+        connection.execute(b"ALTER DATABASE " + name + b" SET default_transaction_read_only = off")
+    await store.write(write, None)
+
+    assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
+    assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_a_server_that_has_vanished_is_given_up_in_seconds(store: Store) -> None:
+    def patience(connection: sa.Connection) -> int:
+        with socket.socket(fileno=os.dup(connection.connection.driver_connection.fileno())) as link:
+            return link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    assert await store.read(patience) == VANISHED_SECONDS * 1000
 
 
 async def test_the_servers_clock_decides_what_is_due(store: Store, empty_postgres_url: str) -> None:
