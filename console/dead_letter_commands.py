@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,10 @@ from console.tables import clean, print_table
 if TYPE_CHECKING:
     from console.dead_letters import DeadLetterClient, Selection, Settled
 
-NOT_ALL_FOUND = 1
-SELECTED, NOT_FOUND = "selected", "not_found"
+NOT_ALL_DONE = 1
+SELECTED = "selected"
+#: Results of those to which nothing was done.
+NOT_DONE = ("not_open", "not_found")
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -190,14 +193,29 @@ def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool,
     """Ask where somebody is there to answer, do it, and print what became of each."""
     if not dry_run and not yes and sys.stdin.isatty():
         count = sum(item.result == SELECTED for item in settle(dry_run=True))
-        typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
+        if count:
+            typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
     settled = settle(dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({"items": [item.to_json() for item in settled]}))
     else:
-        print_table(("ID", "REQUEST", "RESULT"), [(item.id, item.request_id, item.result) for item in settled])
-    if any(item.result == NOT_FOUND for item in settled):
-        raise typer.Exit(NOT_ALL_FOUND)
+        print_table(
+            ("ID", "REQUEST", "RESULT", "DETAIL"),
+            [(item.id, item.request_id, item.result, item.detail) for item in settled],
+        )
+    typer.echo(_sum_up(settled), err=True)
+    if not settled or any(item.result in NOT_DONE for item in settled):
+        raise typer.Exit(NOT_ALL_DONE)
+
+
+def _sum_up(settled: "list[Settled]") -> str:
+    """Say in one line how many came to what."""
+    if not settled:
+        return "No open dead letter fits; nothing was changed."
+    counts = Counter(item.result for item in settled)
+    counted = ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in sorted(counts.items()))
+    is_changed = any(result not in (*NOT_DONE, SELECTED) for result in counts)
+    return f"{counted}." if is_changed else f"{counted}; nothing was changed."
 
 
 def _read_payload(path: Path) -> str:

@@ -136,15 +136,19 @@ class Settled:
     id: str
     request_id: str
     result: str
+    #: Why nothing was done; empty where something was.
+    detail: str
 
     @classmethod
     def from_proto(cls, message: SettleResult) -> Self:
         """Read the contract's message."""
-        return cls(id=message.id, request_id=message.integration_request_id, result=message.result)
+        return cls(
+            id=message.id, request_id=message.integration_request_id, result=message.result, detail=message.detail
+        )
 
     def to_json(self) -> dict[str, str]:
         """Write it with camelCase names."""
-        return {"id": self.id, "requestId": self.request_id, "result": self.result}
+        return {"id": self.id, "requestId": self.request_id, "result": self.result, "detail": self.detail}
 
 
 class DeadLetterClient(OperatorClient):

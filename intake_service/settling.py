@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from chassis.access import Caller
+from chassis.clock import to_rfc3339
 from chassis.errors import InvalidRequest, Violation
 from intake_service.commands import Commands
 from intake_service.ids import parse_id
@@ -71,7 +72,7 @@ class Settling:
         letters = _newest_of_each(selected) if selection.ids else selected
         results = _not_found(selection, letters)
         is_open = [letter for letter in letters if letter.state == "open"]
-        results += [_result(letter, "not_open") for letter in letters if letter.state != "open"]
+        results += [_result(letter, "not_open", _settled_before(letter)) for letter in letters if letter.state != "open"]
         if dry_run:
             return results + [_result(letter, "selected") for letter in is_open]
         items = [
@@ -86,7 +87,10 @@ class Settling:
             for letter in is_open
         ]
         settled = await self._commands.settle(items) if items else []
-        return results + [_result(letter, answer.result) for letter, answer in zip(is_open, settled, strict=True)]
+        return results + [
+            _result(letter, answer.result, "somebody else settled it just now" if answer.result == "not_open" else "")
+            for letter, answer in zip(is_open, settled, strict=True)
+        ]
 
 
 def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:
@@ -139,8 +143,13 @@ def _newest_of_each(letters: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
 
 def _not_found(selection: Selection, letters: Sequence[sa.Row[Any]]) -> list[SettleResult]:
     found = {letter.id for letter in letters} | {letter.request_id for letter in letters}
-    return [SettleResult(id=each, result="not_found") for each in selection.ids if each not in found]
+    detail = "no dead letter and no request with one has this id"
+    return [SettleResult(id=each, result="not_found", detail=detail) for each in selection.ids if each not in found]
 
 
-def _result(letter: sa.Row[Any], result: str) -> SettleResult:
-    return SettleResult(id=letter.id, integration_request_id=letter.request_id, result=result)
+def _settled_before(letter: sa.Row[Any]) -> str:
+    return f"{letter.state} by {letter.settled_by} at {to_rfc3339(letter.settled_at)}"
+
+
+def _result(letter: sa.Row[Any], result: str, detail: str = "") -> SettleResult:
+    return SettleResult(id=letter.id, integration_request_id=letter.request_id, result=result, detail=detail)

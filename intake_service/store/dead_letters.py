@@ -134,7 +134,8 @@ def _settled_row(item: Settle, now: int) -> dict[str, Any]:
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:
     after = redrive(request.standing, now, item.ttl_seconds) if item.state == "redriven" else request.standing
-    return Change(request=request, after=after, actor=item.operator, outcome=item.state, detail=item.reason)
+    detail = item.reason if item.payload_json is None else f"{item.reason} (With a corrected payload.)".lstrip()
+    return Change(request=request, after=after, actor=item.operator, outcome=item.state, detail=detail)
 
 
 def _replace_payload(connection: sa.Connection, now: int, request: StoredRequest, item: Settle) -> None:

@@ -244,6 +244,9 @@ async def test_unknown_open_and_settled_ids_are_told_apart(hub: IntakeUnderTest)
     told = {each.integration_request_id or each.id: each.result for each in answer.results}
     assert told == {NIL: "not_found", waiting: "not_found", dead: "not_open", fresh: "redriven"}
     assert answer.redriven == 1
+    details = {each.result: each.detail for each in answer.results}
+    assert details["not_open"].startswith("redriven by ops at 20")
+    assert details["redriven"] == ""
 
 
 async def test_a_filter_selects_open_dead_letters_only(hub: IntakeUnderTest) -> None:
@@ -288,6 +291,9 @@ async def test_a_corrected_payload_is_used_and_the_old_one_stays_on_record(hub: 
     (version,) = await hub.rows(tables.payload_versions)
     assert (version["request_id"], version["cycle"], version["payload_json"]) == (request_id, 1, PAYLOAD)
     assert (version["replaced_by"], version["replaced_at"]) == ("ops", hub.clock.now())
+    last = (await hub.history(request_id))[-1]
+    assert (last.outcome, last.actor) == ("redriven", "ops")
+    assert last.detail == "The system is back. (With a corrected payload.)"
     assert (await hub.lease(request_id)).integration_request.payload_json == '{"amount":15000.01}'
 
 

@@ -420,22 +420,26 @@ class SettleResult(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     INTEGRATION_REQUEST_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id asked for, or the dead letter's own."""
     integration_request_id: _builtins.str
     """The request behind it; empty when not found."""
     result: _builtins.str
     """redriven, discarded, selected (dry run), not_open or not_found."""
+    detail: _builtins.str
+    """Why nothing was done, in a few words: who settled it before and when; empty otherwise."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         integration_request_id: _builtins.str = ...,
         result: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "integration_request_id", b"integration_request_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "id", b"id", "integration_request_id", b"integration_request_id", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
