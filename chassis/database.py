@@ -29,7 +29,7 @@ UNDONE_AGAIN = 3
 _UNDONE_STATES = ("40001", "40P01")
 #: The server takes no writes: it became a standby, or its administrator said so.
 _READ_ONLY_STATE = "25006"
-#: Until a server is given up that is no longer there: without it, the kernel would go on asking for a quarter of an hour.
+#: Until a server that is no longer there is given up; the kernel alone would go on asking for a quarter of an hour.
 VANISHED_SECONDS = 10
 _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 

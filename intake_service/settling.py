@@ -72,7 +72,9 @@ class Settling:
         letters = _newest_of_each(selected) if selection.ids else selected
         results = _not_found(selection, letters)
         is_open = [letter for letter in letters if letter.state == "open"]
-        results += [_result(letter, "not_open", _settled_before(letter)) for letter in letters if letter.state != "open"]
+        results += [
+            _result(letter, "not_open", _settled_before(letter)) for letter in letters if letter.state != "open"
+        ]
         if dry_run:
             return results + [_result(letter, "selected") for letter in is_open]
         items = [

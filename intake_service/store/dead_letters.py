@@ -64,9 +64,9 @@ class Settled:
 
 
 def select_dead_letters(
-    wanted: Selection, *, before_id: str = "", limit: int | None = None
+    wanted: Selection, *, before_id: str = "", limit: int | None = None, with_request: bool = False
 ) -> Callable[[sa.Connection], list[sa.Row[Any]]]:
-    """A query for dead letters, newest first."""
+    """A query for dead letters, newest first; `with_request` adds what a list names of their requests."""
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(sa.or_(d.c.id.in_(wanted.ids), d.c.request_id.in_(wanted.ids)))
@@ -78,7 +78,10 @@ def select_dead_letters(
         conditions.append(d.c.created_at < wanted.created_before)
     if before_id:
         conditions.append(d.c.id < before_id)
-    statement = sa.select(d).where(*conditions).order_by(d.c.id.desc())
+    columns = (d, t.c.external_id, t.c.source_system, t.c.correlation_id) if with_request else (d,)
+    statement = sa.select(*columns).where(*conditions).order_by(d.c.id.desc())
+    if with_request:
+        statement = statement.join_from(d, t, t.c.id == d.c.request_id)
     if limit is not None:
         statement = statement.limit(limit)
     return lambda connection: list(connection.execute(statement))

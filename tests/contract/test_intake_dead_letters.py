@@ -117,6 +117,17 @@ async def test_dead_letters_are_listed_newest_first_and_filtered(hub: IntakeUnde
     assert await requests_of(hub, state=letters.DEAD_LETTER_STATE_DISCARDED) == [first]
 
 
+async def test_the_list_names_each_request_as_its_partner_does(hub: IntakeUnderTest) -> None:
+    request_id = await bury(hub, "E-1", correlation_id="trace-me")
+
+    (letter,) = (await listed(hub)).dead_letters
+    named = letter.integration_request
+
+    assert (named.id, named.partner_id, named.external_id) == (request_id, "acme", "E-1")
+    assert (named.source_system, named.target_system, named.correlation_id) == ("SAP", "TotvsProtheus", "trace-me")
+    assert named.payload_json == ""
+
+
 @pytest.mark.parametrize("size", [1, 3, 7])
 async def test_pages_of_dead_letters_have_no_gap_and_no_repeat(hub: IntakeUnderTest, size: int) -> None:
     buried = [await bury(hub, f"E-{number}") for number in range(7)]

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -128,7 +129,8 @@ async def test_a_server_that_has_become_a_standby_is_unavailable_until_there_is_
 
 async def test_a_server_that_has_vanished_is_given_up_in_seconds(store: Store) -> None:
     def patience(connection: sa.Connection) -> int:
-        with socket.socket(fileno=os.dup(connection.connection.driver_connection.fileno())) as link:
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as link:
             return link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
     assert await store.read(patience) == VANISHED_SECONDS * 1000
