@@ -33,6 +33,8 @@ class WaitReason(StrEnum):
     RETRY_AFTER = "retry_after"
     CONCURRENCY = "concurrency"
     RATE = "rate"
+    ADAPTER_AWAY = "adapter_away"
+    INTAKE_AWAY = "intake_away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class TargetCapacity:
         self._now = now
         self._changed = asyncio.Event()
         self._is_draining = False
+        #: Trouble of the hub's own that keeps the stream from being read; the reader says so. It takes no room away.
+        self.trouble: WaitReason | None = None
         self._breaker = Breaker()
         self._is_probed = False
         self._paused_until = -math.inf
@@ -113,6 +117,13 @@ class TargetCapacity:
         if self._is_rated and self._refill() < 1:
             return Wait(reason=WaitReason.RATE, until=now + (1 - self._tokens) / self._rate)
         return None
+
+    def held_back_by(self) -> Wait | None:
+        """Why the stream is not read now, the hub's own trouble included; None when it is."""
+        wait = self.wait()
+        if wait is None and self.trouble is not None:
+            return Wait(reason=self.trouble)
+        return wait
 
     def free(self) -> int:
         """How many requests may be taken now."""

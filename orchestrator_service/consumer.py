@@ -22,7 +22,7 @@ from chassis.tracing import now_ns
 from integrationhub.intake.v1 import lifecycle_pb2
 from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
 from orchestrator_service.breaker import BreakerState
-from orchestrator_service.capacity import Place, TargetCapacity
+from orchestrator_service.capacity import Place, TargetCapacity, WaitReason
 from orchestrator_service.clients import AdapterClient, IntakeClient
 from orchestrator_service.process import Processor
 
@@ -147,7 +147,10 @@ class TargetReader:
         """Wait for room, then give what has been left lying, or else what is new."""
         room = min(await self.capacity.room(), MAX_READ)
         if not await self._adapter.reachable():
+            self.capacity.trouble = WaitReason.ADAPTER_AWAY
             raise ServiceUnavailable("The adapter cannot be reached; work waits in its stream.")
+        if self.capacity.trouble is WaitReason.ADAPTER_AWAY:
+            self.capacity.trouble = None
         worker_id, now = self._intake.worker_id, time.monotonic()
         if now >= self._sweep_at:
             entries = await self._streams.own_pending(self._stream, worker_id, room)
@@ -197,7 +200,9 @@ class TargetReader:
             for integration_request_id, (place, _) in places.items():
                 self._in_hand.end(integration_request_id)
                 place.leave()
+            self.capacity.trouble = WaitReason.INTAKE_AWAY
             raise
+        self.capacity.trouble = None
         now_ms = now_ns() / 1_000_000
         for result, (integration_request_id, (place, entry)) in zip(results, places.items(), strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
