@@ -38,6 +38,7 @@ Examples:
   hub dead-letters redrive --target TotvsProtheus --failure-reason external_unavailable --dry-run
   hub dead-letters redrive --all --reason "Protheus is back" --yes
   hub dead-letters redrive 3fa85f64-5717-4562-b3fc-2c963f66afa6 --payload corrected.json
+  hub dead-letters redrive 3fa85f64-5717-4562-b3fc-2c963f66afa6 --certainly-absent --reason "not in SC5, asked Ana"
 """
 DISCARD_EXAMPLES = """\b
 Examples:
@@ -131,6 +132,13 @@ def redrive(
         Path | None, typer.Option(metavar="FILE", help="A corrected payload, for exactly one ID.")
     ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the history keeps it.")] = "",
+    certainly_absent: Annotated[
+        bool,
+        typer.Option(
+            "--certainly-absent",
+            help="You have looked: the external system does not hold these IDs. They are posted without a lookup.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -142,10 +150,18 @@ def redrive(
         if len(selection.ids) != 1:
             raise typer.BadParameter("--payload corrects exactly one request; name one ID")
         payload_json = _read_payload(payload)
+    if certainly_absent and not (selection.ids and reason.strip()):
+        raise typer.BadParameter("--certainly-absent needs the IDs that you have looked for, and a --reason")
     with _client() as client:
 
         def settle(*, dry_run: bool) -> "list[Settled]":
-            return client.redrive(selection, dry_run=dry_run, reason=reason, payload_json=payload_json)
+            return client.redrive(
+                selection,
+                dry_run=dry_run,
+                reason=reason,
+                payload_json=payload_json,
+                certainly_absent=certainly_absent,
+            )
 
         _settle(settle, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
 

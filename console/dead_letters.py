@@ -185,10 +185,16 @@ class DeadLetterClient(OperatorClient):
         answer = self.call(self._stub.GetDeadLetter, GetDeadLetterRequest(id=letter_id))
         return DeadLetter.from_proto(answer.dead_letter), [Event.from_proto(entry) for entry in answer.history]
 
-    def redrive(self, selection: Selection, *, dry_run: bool, reason: str, payload_json: str) -> list[Settled]:
+    def redrive(
+        self, selection: Selection, *, dry_run: bool, reason: str, payload_json: str, certainly_absent: bool
+    ) -> list[Settled]:
         """Redrive what is selected. Idempotent. Raises: HubError; nothing was changed then."""
         request = RedriveDeadLettersRequest(
-            selection=selection.to_proto(), dry_run=dry_run, reason=reason, payload_json=payload_json
+            selection=selection.to_proto(),
+            dry_run=dry_run,
+            reason=reason,
+            payload_json=payload_json,
+            certainly_absent=certainly_absent,
         )
         return [Settled.from_proto(result) for result in self.call(self._stub.RedriveDeadLetters, request).results]
 

@@ -314,9 +314,10 @@ def cancel(standing: Standing, detail: str) -> Standing:
     return _end_failed(standing, step)._replace(lease_token=standing.lease_token + 1)
 
 
-def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
-    """Start a new cycle. A doubt stays: the next worker asks the external system before it posts.
+def redrive(standing: Standing, now: int, ttl_seconds: float, *, certainly_absent: bool = False) -> Standing:
+    """Start a new cycle. A doubt stays, so that the next worker asks the external system before it posts.
 
+    Unless an operator has looked there and found nothing.
     Raises: IllegalTransition unless it has failed.
     """
     if standing.status is not Status.FAILED:
@@ -328,6 +329,7 @@ def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
         lookups=0,
         claims=0,
         rings=0,
+        in_doubt=standing.in_doubt and not certainly_absent,
         timed_out=False,
         lease_token=standing.lease_token + 1,
         leased_by=None,

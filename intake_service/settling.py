@@ -36,6 +36,8 @@ class Settling:
         selection = _check(request.selection)
         if request.payload_json:
             _check_corrected(request.payload_json, selection)
+        if request.certainly_absent:
+            _check_absent(request.reason, selection)
         return await self._settle(
             selection,
             dry_run=request.dry_run,
@@ -43,6 +45,7 @@ class Settling:
             operator=caller.subject,
             reason=prose(request.reason),
             payload_json=request.payload_json or None,
+            certainly_absent=request.certainly_absent,
         )
 
     async def discard(self, caller: Caller, request: dead_letters_pb2.DiscardDeadLettersRequest) -> list[SettleResult]:
@@ -67,6 +70,7 @@ class Settling:
         operator: str,
         reason: str,
         payload_json: str | None = None,
+        certainly_absent: bool = False,
     ) -> list[SettleResult]:
         selected = await self._queries.select_dead_letters(selection)
         letters = _newest_of_each(selected) if selection.ids else selected
@@ -85,6 +89,7 @@ class Settling:
                 reason=reason,
                 ttl_seconds=self._commands.ttl_seconds(letter.target_system) if state == "redriven" else 0,
                 payload_json=payload_json,
+                certainly_absent=certainly_absent,
             )
             for letter in is_open
         ]
@@ -133,6 +138,17 @@ def _check_corrected(payload_json: str, selection: Selection) -> None:
         violations.append(Violation(pointer="/selection/ids", detail="a corrected payload needs exactly one id"))
     if violations:
         raise InvalidRequest("The corrected payload cannot be used.", violations)
+
+
+def _check_absent(reason: str, selection: Selection) -> None:
+    """Nobody has looked for what a filter finds, and somebody has to answer for a post without a question."""
+    violations = []
+    if not selection.ids:
+        violations.append(Violation(pointer="/selection/ids", detail="name the requests that you have looked for"))
+    if not reason.strip():
+        violations.append(Violation(pointer="/reason", detail="say how you know that they are absent"))
+    if violations:
+        raise InvalidRequest("What is certainly absent must be named, with a reason.", violations)
 
 
 def _newest_of_each(letters: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:

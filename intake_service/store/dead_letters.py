@@ -44,7 +44,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """An operator's decision on one dead letter; `payload_json` replaces the payload on a redrive."""
+    """An operator's decision on one dead letter; `payload_json` replaces the payload on a redrive.
+
+    With `certainly_absent` the operator answers for it that the external system does not hold the request.
+    """
 
     dead_letter_id: str
     state: str
@@ -52,6 +55,7 @@ class Settle:
     reason: str
     ttl_seconds: float = 0
     payload_json: str | None = None
+    certainly_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +140,15 @@ def _settled_row(item: Settle, now: int) -> dict[str, Any]:
 
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:
-    after = redrive(request.standing, now, item.ttl_seconds) if item.state == "redriven" else request.standing
-    detail = item.reason if item.payload_json is None else f"{item.reason} (With a corrected payload.)".lstrip()
+    after = request.standing
+    if item.state == "redriven":
+        after = redrive(after, now, item.ttl_seconds, certainly_absent=item.certainly_absent)
+    notes = [item.reason]
+    if item.payload_json is not None:
+        notes.append("(With a corrected payload.)")
+    if item.certainly_absent:
+        notes.append("(The operator answers for it that the external system does not hold it.)")
+    detail = " ".join(note for note in notes if note)
     return Change(request=request, after=after, actor=item.operator, outcome=item.state, detail=detail)
 
 

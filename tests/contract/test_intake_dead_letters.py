@@ -45,13 +45,19 @@ async def show(hub: IntakeUnderTest, letter_id: str) -> letters.GetDeadLetterRes
 
 
 async def redrive(
-    hub: IntakeUnderTest, *ids: str, dry_run: bool = False, payload_json: str = "", **selection: Any
+    hub: IntakeUnderTest,
+    *ids: str,
+    dry_run: bool = False,
+    payload_json: str = "",
+    certainly_absent: bool = False,
+    **selection: Any,
 ) -> letters.RedriveDeadLettersResponse:
     wanted = letters.RedriveDeadLettersRequest(
         selection=letters.DeadLetterSelection(ids=ids, **selection),
         dry_run=dry_run,
         reason="The system is back.",
         payload_json=payload_json,
+        certainly_absent=certainly_absent,
     )
     return await hub.dead_letters.RedriveDeadLetters(wanted, metadata=hub.operator)
 
@@ -177,6 +183,19 @@ async def test_a_redriven_doubt_stays_a_doubt(hub: IntakeUnderTest) -> None:
 
     assert lease.in_doubt is True
     assert lease.HasField("sent_at")
+
+
+async def test_an_operator_who_has_looked_ends_the_doubt_and_answers_for_it(hub: IntakeUnderTest) -> None:
+    request_id = await bury(hub, reason="outcome_unknown")
+
+    await redrive(hub, request_id, certainly_absent=True)
+
+    assert not (await hub.lease(request_id)).in_doubt
+    (told,) = [entry for entry in await hub.history(request_id) if entry.outcome == "redriven"]
+    assert told.actor == "ops"
+    assert told.detail == (
+        "The system is back. (The operator answers for it that the external system does not hold it.)"
+    )
 
 
 async def test_a_redriven_rejection_leaves_no_doubt(hub: IntakeUnderTest) -> None:

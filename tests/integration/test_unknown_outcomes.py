@@ -62,7 +62,7 @@ CASES = {
     "KeyHonoured": case("reset_after", "idempotent = true", idempotency=True),
     "Late": case("commit_later", delay_seconds=LATE_SECONDS),
     "LookupDown": case("reset_after", "timeout_seconds = 2", lookup="down"),
-    "Mute": case("reset_after"),
+    "Mute": case("reset_before"),
     "Hanging": case("hang", "timeout_seconds = 2"),
     "HangingRetried": case("hang", 'timeout_seconds = 2\non_timeout = "retry"'),
 }
@@ -135,10 +135,10 @@ class Run:
         answer = httpx.get(f"{self.hub.simulator_url}/_sim/orders", params={"target": target})
         return len(self.calls(target, "POST")), len(answer.json()["items"])
 
-    def redrive(self, target: str) -> None:
+    def redrive(self, target: str, *options: str) -> None:
         """Send a case's request round again, as an operator."""
         request_id = self.locations[target].rpartition("/")[2]
-        command = [sys.executable, "-m", "console", "dead-letters", "redrive", request_id, "--yes"]
+        command = [sys.executable, "-m", "console", "dead-letters", "redrive", request_id, "--yes", *options]
         subprocess.run(command, env=self.hub.environment, capture_output=True, check=True, timeout=60)
 
     def _url(self, path: str) -> str:
@@ -172,15 +172,20 @@ async def test_a_lost_answer_of_a_system_that_honours_the_key_is_posted_again_wi
     assert len({call["idempotencyKey"] for call in run.calls("KeyHonoured", "POST")}) == 1
 
 
-async def test_a_system_that_can_neither_be_asked_nor_honours_the_key_is_posted_once_whatever_operators_do(
+async def test_a_system_that_can_neither_be_asked_nor_honours_the_key_is_posted_again_on_an_operators_word_alone(
     run: Run,
 ) -> None:
     first = await run.end_of("Mute")
     run.redrive("Mute")
     second = await run.end_of("Mute")
+    posts_before, _ = run.posts_and_orders("Mute")
+    run.redrive("Mute", "--certainly-absent", "--reason", "looked for it")
+    third = await run.end_of("Mute")
 
     assert (first, second) == (("Failed", "outcome_unknown", 1), ("Failed", "outcome_unknown", 1))
-    assert run.posts_and_orders("Mute") == (1, 1)
+    assert posts_before == 1
+    assert third == ("Completed", "", 2)
+    assert run.posts_and_orders("Mute") == (2, 1)
 
 
 async def test_a_hanging_call_that_was_not_applied_fails_as_timeout_after_the_conclusive_moment(run: Run) -> None:
