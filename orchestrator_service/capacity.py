@@ -55,6 +55,10 @@ class TargetCapacity:
         self._is_draining = False
         #: Trouble of the hub's own that keeps the stream from being read; the reader says so. It takes no room away.
         self.trouble: WaitReason | None = None
+        #: Whether other workers call the target too, as the last heartbeat had it.
+        self.has_peers = False
+        #: Told how long the target wants to be left alone, when a call of this worker has heard it.
+        self.on_pause: Callable[[float], None] | None = None
         self._breaker = Breaker()
         self._is_probed = False
         self._paused_until = -math.inf
@@ -89,6 +93,7 @@ class TargetCapacity:
         whole, rest = divmod(self._target.concurrency, max(workers, 1))
         share = whole + (index < rest)
         self._refill()
+        self.has_peers = workers > 1
         # a worker without a place makes no calls, so its part of the rate belongs to the others
         self._rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
         if share != self._share:
@@ -187,8 +192,14 @@ class TargetCapacity:
         else:
             self._breaker.record(now, failed=failed)
         if retry_after_seconds > 0:
-            pause = min(retry_after_seconds, RETRY_AFTER_CEILING_SECONDS)
-            self._paused_until = max(self._paused_until, now + pause)
+            self.pause(retry_after_seconds)
+            if self.on_pause is not None:
+                self.on_pause(min(retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
+
+    def pause(self, seconds: float) -> None:
+        """Leave the target alone for so long; a longer pause stands."""
+        pause = min(seconds, RETRY_AFTER_CEILING_SECONDS)
+        self._paused_until = max(self._paused_until, self._now() + pause)
 
     def leave(self, *, is_probe: bool, has_called: bool) -> None:
         """Give a place back; the token too when no call was made."""

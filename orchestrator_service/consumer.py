@@ -83,6 +83,7 @@ class TargetReader:
     ) -> None:
         self.target = target
         self.capacity = capacity
+        capacity.on_pause = self._tell_of_pause
         self._stream = work_stream(target.name)
         self._streams = streams
         self._intake = intake
@@ -165,7 +166,24 @@ class TargetReader:
             await self._streams.reap_consumers(self._stream, idle_seconds=DEAD_CONSUMER_SECONDS)
             if entries:
                 return entries
-        return await self._streams.read(self._stream, worker_id, room)
+        if not self.capacity.has_peers:
+            return await self._streams.read(self._stream, worker_id, room)
+        entries, pause_seconds = await self._streams.read_work(self.target.name, worker_id, room)
+        self.capacity.pause(pause_seconds)
+        return entries
+
+    def _tell_of_pause(self, seconds: float) -> None:
+        """Have the other workers leave the target alone too; who does not hear it will be told by the target."""
+        if self.capacity.has_peers:
+            task = asyncio.create_task(self._leave_alone(seconds))
+            self._in_hand.tasks.add(task)
+            task.add_done_callback(self._in_hand.tasks.discard)
+
+    async def _leave_alone(self, seconds: float) -> None:
+        try:
+            await self._streams.leave_alone(self.target.name, seconds)
+        except HubError as error:
+            log.info("Pause was not passed on", stream=self._stream, reason=error.reason)
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Claim what the entries name, start what is granted, acknowledge all that was answered."""

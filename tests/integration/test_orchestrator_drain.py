@@ -148,10 +148,14 @@ async def test_stopping_twice_or_before_the_start_is_harmless(parts: Surrounding
         await consumer.stop()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("moment", range(12))
-async def test_it_stops_at_once_at_any_moment(parts: Surroundings, db: Any, valkey: ValkeyServer, moment: int) -> None:
+async def test_it_stops_at_once_at_any_moment(
+    parts: Surroundings, db: Any, valkey: ValkeyServer, moment: int, workers: int
+) -> None:
     # the first moments fall into connecting and the first commands, where a cancellation may be swallowed
     async with consuming_from(parts, valkey.url, block_seconds=5.0) as consumer:
+        consumer.readers[0].capacity.set_share(workers=workers, index=0)
         await db.ping()
         await asyncio.sleep(moment * 0.002)
         started = time.monotonic()
