@@ -67,7 +67,7 @@ class Scheduler:
         self._last_reading = (found.at, now)
         self._last_round_at = time.monotonic()
         if found.step:
-            log.warning("The database's clock was set forward", seconds=found.step / SECOND)
+            log.warning("The database's clock was set", seconds=found.step / SECOND)
         self._relay.ring(found.rings)
         for target, _ in found.rings:
             self._rings.labels(target=target).inc()

@@ -1,7 +1,8 @@
 """What is due: the rows that the scheduler must look at, because nothing else has moved them.
 
 A step of the database's clock is no time that has passed: what a living worker holds stays its own over a step forward,
-and the moment at which "absent" becomes a proof moves with it.
+and the moment at which "absent" becomes a proof moves with it. After a step back nothing waits for the clock to catch
+up, but that proof does: it may come late, never early.
 """
 
 import time
@@ -40,9 +41,11 @@ class Round:
     last_monotonic: float = 0.0
 
     def step(self, now: int) -> int:
-        """By how much the database's clock was set forward since, at least; 0 for no step."""
+        """By how much the database's clock was set forward since, or back (below 0), at least; 0 for no step."""
         if self.last_at is None:
             return 0
+        if now < self.last_at:
+            return now - self.last_at
         gained = now - self.last_at - round((time.monotonic() - self.last_monotonic) * SECOND)
         return gained if gained > STEP_SECONDS * SECOND else 0
 
@@ -56,7 +59,7 @@ class Due:
     is_full: bool
     #: The database's clock.
     at: int
-    #: By how much that was set forward since the last round.
+    #: By how much that was set since the last round: forward, or back (below 0).
     step: int
 
 
@@ -65,9 +68,11 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
 
     A lease that is over is lost; a request whose time is over ends as expired; every other one is to be rung.
     """
-    step = max(item.step(now) for item in items)
-    if step:
+    step = max((item.step(now) for item in items), key=abs)
+    if step > 0:
         _keep_over_step(connection, now, step)
+    elif step < 0:
+        _bring_nearer(connection, now, -step)
     for worker_id in silent_workers(connection, now) if all(item.gives_up_silent for item in items) else ():
         give_up_worker(connection, now, worker_id)
     ids = list(connection.execute(_DUE, {"b_now": now}).scalars())
@@ -108,6 +113,14 @@ def _keep_over_step(connection: sa.Connection, now: int, step: int) -> None:
     connection.execute(sa.update(t).where(is_older, t.c.in_doubt, t.c.sent_at.is_not(None)).values(sent_at=moved))
     was_alive = workers.c.beat_at.between(before - WORKER_SILENCE_SECONDS * SECOND + 1, before)
     connection.execute(sa.update(workers).where(was_alive).values(beat_at=now))
+
+
+def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
+    """After a step back, let nothing that waits, and no dead worker, wait for the clock to catch up."""
+    waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
+    nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
+    connection.execute(sa.update(t).where(waits).values(nearer))
+    connection.execute(sa.update(workers).where(workers.c.beat_at > now).values(beat_at=now))
 
 
 def _may_expire(request: StoredRequest, now: int) -> bool:

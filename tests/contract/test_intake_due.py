@@ -149,9 +149,25 @@ async def test_the_scheduler_notices_a_step_of_the_clock(hub: IntakeUnderTest) -
 
     assert found.rings == []
     assert await hub.report(lease, in_doubt=in_doubt(0)) == "ACCEPTED"
-    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
-        "The database's clock was set forward"
-    ]
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["The database's clock was set"]
+
+
+async def test_nothing_waits_for_a_clock_that_was_set_back(hub: IntakeUnderTest) -> None:
+    waiting, dead = await hub.sent("E-1"), await hub.sent("E-2", worker="dead")
+    await hub.report(waiting, retry=retry(4))
+    hub.clock.advance(1)
+    await hub.scheduler.ring_due()
+    hub.clock.advance(-3600)
+    at_once = (await hub.scheduler.ring_due()).rings
+    hub.clock.advance(4)
+    soon = await rung(hub)
+    hub.clock.advance(11)
+    await hub.beat("w1")
+    lost = await rung(hub)
+
+    assert at_once == []
+    assert soon == [waiting.integration_request.id]
+    assert dead.integration_request.id in lost
 
 
 async def test_time_that_has_passed_is_no_step(hub: IntakeUnderTest) -> None:
