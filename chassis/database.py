@@ -29,6 +29,8 @@ UNDONE_AGAIN = 3
 _UNDONE_STATES = ("40001", "40P01")
 #: The server takes no writes: it became a standby, or its administrator said so.
 _READ_ONLY_STATE = "25006"
+#: It has ended a transaction whose process stopped in the middle of it.
+_STOPPED_STATE = "25P03"
 #: Until a server that is no longer there is given up; the kernel alone would go on asking for a quarter of an hour.
 VANISHED_SECONDS = 10
 _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
@@ -123,7 +125,7 @@ class Database:
         except Exception as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise _storage_unavailable(error) from error
-            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _READ_ONLY_STATE:
+            if isinstance(error, DBAPIError) and _is_away(error):
                 self.engine.dispose()  # after a failover its connections would lead to the standby for ever
                 raise _storage_unavailable(error) from error
             if len(operations) == 1:
@@ -261,7 +263,11 @@ def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
 
 
 def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
-    options = "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
+    options = (
+        "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
+        # rows that the transaction of a dead machine holds would be passed over until the server misses it
+        " -c idle_in_transaction_session_timeout=15000"
+    )
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=size,
@@ -278,6 +284,10 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
             "tcp_user_timeout": VANISHED_SECONDS * 1000,
         },
     )
+
+
+def _is_away(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in (_READ_ONLY_STATE, _STOPPED_STATE)
 
 
 def _storage_unavailable(error: DBAPIError) -> StorageUnavailable:

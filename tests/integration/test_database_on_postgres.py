@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -125,6 +126,25 @@ async def test_a_server_that_has_become_a_standby_is_unavailable_until_there_is_
 
     assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
     assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_a_transaction_whose_process_has_stopped_lets_go_of_its_rows(store: Store) -> None:
+    limit = await store.read(
+        lambda connection: connection.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+    )
+
+    def stops(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+        connection.execute(change(1))
+        time.sleep(0.5)  # as a process does that was stopped: the server must not wait for it
+        connection.execute(change(2))
+        return list(items)
+
+    with pytest.raises(StorageUnavailable):
+        await store.write(stops, None)
+
+    assert limit == "15s"
+    assert await store.read(changes) == {1: 0, 2: 0}
 
 
 async def test_a_server_that_has_vanished_is_given_up_in_seconds(store: Store) -> None:
