@@ -168,6 +168,19 @@ async def test_retry_after_pauses_the_whole_target(parts: Surroundings) -> None:
     assert capacity.free() == 0
 
 
+async def test_a_request_waits_while_our_credentials_are_refused(parts: Surroundings) -> None:
+    refused = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, credentials_refused=True, detail="401")
+    refused.retry_after.FromSeconds(60)
+    parts.adapter.answer = always(refused)
+    capacity = capacity_for(ERP)
+    request = await process(parts, parts.intake.add(retries=3), place=place_in(capacity))
+
+    release = request.reports[-1].release
+    assert (request.steps, release.not_sent, release.delay.ToSeconds()) == (["sending", "release"], True, 60)
+    assert request.reports[-1].call.detail == "401"
+    assert capacity.free() == 0
+
+
 async def test_an_invalid_payload_fails_before_anything_is_sent(parts: Surroundings) -> None:
     schemas = {("Erp", "SAP"): PayloadSchema({"required": ["orderId"]})}
     with capture_logs() as lines:
