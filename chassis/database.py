@@ -215,7 +215,12 @@ class Store:
     async def _flush(self, batch: Sequence[tuple[Operation, Any]]) -> Sequence[Any]:
         loop = asyncio.get_running_loop()
         begun_ns = time.time_ns()
-        results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+        try:
+            results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+        except StorageUnavailable as error:
+            if self.database.writers == 1:  # who waits behind it has waited for the same lock already
+                self._writes.fail_waiting(error)
+            raise
         if self._on_commit is not None:
             # here, not in the caller: what follows a commit must not depend on who waits
             self._on_commit(results, begun_ns)
