@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from opentelemetry.trace import SpanKind
 
+from adapter_service.auth import CredentialsRefused
 from adapter_service.delivery import Delivery, Question
 from adapter_service.masked_paths import mask_paths
 from adapter_service.outcome import (
@@ -135,7 +136,11 @@ async def _deliver(system: ExternalSystem, delivery: Delivery, deadline: float) 
     try:
         return await system.adapter.deliver(delivery, deadline)
     except NotSent as error:
-        return Unavailable(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
+        return Unavailable(
+            detail=error.detail,
+            retry_after_seconds=error.retry_after_seconds,
+            credentials_refused=isinstance(error, CredentialsRefused),
+        )
     except NoAnswer as error:
         return Unknown(detail=error.detail, timed_out=error.timed_out)
     except Exception:  # a bug in an adapter must not pass for "nothing was sent"

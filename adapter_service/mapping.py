@@ -83,6 +83,7 @@ def to_deliver_response(outcome: DeliverOutcome, seconds: float) -> pb.DeliverRe
             response.outcome = pb.OUTCOME_REJECTED
         case Unavailable():
             response.outcome = pb.OUTCOME_UNAVAILABLE
+            response.credentials_refused = outcome.credentials_refused
             _set_retry_after(response, outcome.retry_after_seconds)
         case Throttled():
             response.outcome = pb.OUTCOME_THROTTLED

@@ -35,6 +35,7 @@ class Unavailable:
     code: str = ""
     retry_after_seconds: float | None = None
     response_json: str = ""
+    credentials_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

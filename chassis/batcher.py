@@ -67,6 +67,12 @@ class Batcher(Generic[Item, Result]):
         self._wake()
         return list(await asyncio.gather(*futures, return_exceptions=True))
 
+    def fail_waiting(self, error: Exception) -> None:
+        """Give an error to all that are not in flight yet."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            _settle(future, error)
+
     async def drain(self) -> None:
         """Wait until nothing is waiting or in flight."""
         while self._running:

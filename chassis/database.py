@@ -27,6 +27,12 @@ BUSY_TIMEOUT_MS = 5_000
 #: How often a transaction that the database itself has undone (deadlock, serialization) is run again.
 UNDONE_AGAIN = 3
 _UNDONE_STATES = ("40001", "40P01")
+#: The server takes no writes: it became a standby, or its administrator said so.
+_READ_ONLY_STATE = "25006"
+#: It has ended a transaction whose process stopped in the middle of it.
+_STOPPED_STATE = "25P03"
+#: Until a server that is no longer there is given up; the kernel alone would go on asking for a quarter of an hour.
+VANISHED_SECONDS = 10
 _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 
@@ -119,6 +125,9 @@ class Database:
         except Exception as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise _storage_unavailable(error) from error
+            if isinstance(error, DBAPIError) and _is_away(error):
+                self.engine.dispose()  # after a failover its connections would lead to the standby for ever
+                raise _storage_unavailable(error) from error
             if len(operations) == 1:
                 raise
             return [self._transact_alone(operation) for operation in operations]
@@ -206,7 +215,12 @@ class Store:
     async def _flush(self, batch: Sequence[tuple[Operation, Any]]) -> Sequence[Any]:
         loop = asyncio.get_running_loop()
         begun_ns = time.time_ns()
-        results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+        try:
+            results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+        except StorageUnavailable as error:
+            if self.database.writers == 1:  # who waits behind it has waited for the same lock already
+                self._writes.fail_waiting(error)
+            raise
         if self._on_commit is not None:
             # here, not in the caller: what follows a commit must not depend on who waits
             self._on_commit(results, begun_ns)
@@ -254,15 +268,31 @@ def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
 
 
 def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
-    options = "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
+    options = (
+        "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
+        # rows that the transaction of a dead machine holds would be passed over until the server misses it
+        " -c idle_in_transaction_session_timeout=15000"
+    )
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=size,
         max_overflow=2,
         pool_timeout=5,
         hide_parameters=True,  # the same
-        connect_args={"options": options, "connect_timeout": 3, "application_name": "integration-hub"},
+        connect_args={
+            "options": options,
+            "connect_timeout": 3,
+            "application_name": "integration-hub",
+            "keepalives_idle": VANISHED_SECONDS // 2,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": VANISHED_SECONDS * 1000,
+        },
     )
+
+
+def _is_away(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in (_READ_ONLY_STATE, _STOPPED_STATE)
 
 
 def _storage_unavailable(error: DBAPIError) -> StorageUnavailable:

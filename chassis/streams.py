@@ -1,4 +1,4 @@
-"""Redis Streams as the hub uses them: publish, read by consumer group, acknowledge, reclaim.
+"""Redis Streams as the hub uses them: publish, read by consumer group, acknowledge, reclaim, pass on a pause.
 
 The stream is a doorbell, never the record: what is lost here is rung again from the database. Two clients, because
 a blocking read must outlive the command time-out, and no automatic retry on either, because a lost reply would add
@@ -25,6 +25,8 @@ GROUP = "orchestrator"
 EVENTS_STREAM = "hub:events"
 DEAD_LETTER_STREAM = "hub:dlq"
 _WORK_PREFIX = "hub:work:"
+#: There while a target has asked to be left alone; its time to live is the wait.
+_PAUSE_PREFIX = "hub:pause:"
 #: Gone when Redis has lost its memory: then everything that waits must be rung again at once.
 _MARKER_KEY = "hub:marker"
 COMMAND_TIMEOUT_SECONDS = 3.0
@@ -116,6 +118,34 @@ class Streams:
         A lost group is made again and nothing is returned. Raises: StreamsUnavailable.
         """
         return await self._read_group(stream, consumer, count, ">", self._block_ms)
+
+    async def read_work(self, target: str, consumer: str, count: int) -> tuple[list[Entry], float]:
+        """As `read` of the target's work stream, and for how many seconds the target wants to be left alone.
+
+        Looked for in the round trip of the read, after its wait. Raises: StreamsUnavailable.
+        """
+        stream = work_stream(target)
+        pipeline = self._reader.pipeline(transaction=False)
+        pipeline.xreadgroup(GROUP, consumer, {stream: ">"}, count=count, block=self._block_ms)
+        pipeline.pttl(_PAUSE_PREFIX + target)
+        try:
+            reply, left_ms = await _guard(pipeline.execute())
+        except ResponseError as error:
+            await self._recover_group(stream, error)
+            return [], 0.0
+        entries = [Entry(entry_id, fields or {}) for entry_id, fields in _entries(reply, stream)]
+        return entries, max(0, left_ms) / 1000
+
+    async def leave_alone(self, target: str, seconds: float) -> None:
+        """Tell the other workers that a target wants no calls for so long; a longer wait stands.
+
+        Raises: StreamsUnavailable.
+        """
+        key, milliseconds = _PAUSE_PREFIX + target, max(1, round(seconds * 1000))
+        pipeline = self._commands.pipeline(transaction=False)
+        pipeline.set(key, "1", px=milliseconds, nx=True)
+        pipeline.pexpire(key, milliseconds, gt=True)
+        await _guard(pipeline.execute())
 
     async def own_pending(self, stream: str, consumer: str, count: int) -> list[Entry]:
         """Entries that were delivered to this consumer and are not acknowledged. Raises: StreamsUnavailable."""

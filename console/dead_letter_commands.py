@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,10 @@ from console.tables import clean, print_table
 if TYPE_CHECKING:
     from console.dead_letters import DeadLetterClient, Selection, Settled
 
-NOT_ALL_FOUND = 1
-SELECTED, NOT_FOUND = "selected", "not_found"
+NOT_ALL_DONE = 1
+SELECTED = "selected"
+#: Results of those to which nothing was done.
+NOT_DONE = ("not_open", "not_found")
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -35,6 +38,7 @@ Examples:
   hub dead-letters redrive --target TotvsProtheus --failure-reason external_unavailable --dry-run
   hub dead-letters redrive --all --reason "Protheus is back" --yes
   hub dead-letters redrive 3fa85f64-5717-4562-b3fc-2c963f66afa6 --payload corrected.json
+  hub dead-letters redrive 3fa85f64-5717-4562-b3fc-2c963f66afa6 --certainly-absent --reason "not in SC5, asked Ana"
 """
 DISCARD_EXAMPLES = """\b
 Examples:
@@ -128,6 +132,13 @@ def redrive(
         Path | None, typer.Option(metavar="FILE", help="A corrected payload, for exactly one ID.")
     ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the history keeps it.")] = "",
+    certainly_absent: Annotated[
+        bool,
+        typer.Option(
+            "--certainly-absent",
+            help="You have looked: the external system does not hold these IDs. They are posted without a lookup.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -139,10 +150,18 @@ def redrive(
         if len(selection.ids) != 1:
             raise typer.BadParameter("--payload corrects exactly one request; name one ID")
         payload_json = _read_payload(payload)
+    if certainly_absent and not (selection.ids and reason.strip()):
+        raise typer.BadParameter("--certainly-absent needs the IDs that you have looked for, and a --reason")
     with _client() as client:
 
         def settle(*, dry_run: bool) -> "list[Settled]":
-            return client.redrive(selection, dry_run=dry_run, reason=reason, payload_json=payload_json)
+            return client.redrive(
+                selection,
+                dry_run=dry_run,
+                reason=reason,
+                payload_json=payload_json,
+                certainly_absent=certainly_absent,
+            )
 
         _settle(settle, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -190,14 +209,29 @@ def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool,
     """Ask where somebody is there to answer, do it, and print what became of each."""
     if not dry_run and not yes and sys.stdin.isatty():
         count = sum(item.result == SELECTED for item in settle(dry_run=True))
-        typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
+        if count:
+            typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
     settled = settle(dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({"items": [item.to_json() for item in settled]}))
     else:
-        print_table(("ID", "REQUEST", "RESULT"), [(item.id, item.request_id, item.result) for item in settled])
-    if any(item.result == NOT_FOUND for item in settled):
-        raise typer.Exit(NOT_ALL_FOUND)
+        print_table(
+            ("ID", "REQUEST", "RESULT", "DETAIL"),
+            [(item.id, item.request_id, item.result, item.detail) for item in settled],
+        )
+    typer.echo(_sum_up(settled), err=True)
+    if not settled or any(item.result in NOT_DONE for item in settled):
+        raise typer.Exit(NOT_ALL_DONE)
+
+
+def _sum_up(settled: "list[Settled]") -> str:
+    """Say in one line how many came to what."""
+    if not settled:
+        return "No open dead letter fits; nothing was changed."
+    counts = Counter(item.result for item in settled)
+    counted = ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in sorted(counts.items()))
+    is_changed = any(result not in (*NOT_DONE, SELECTED) for result in counts)
+    return f"{counted}." if is_changed else f"{counted}; nothing was changed."
 
 
 def _read_payload(path: Path) -> str:

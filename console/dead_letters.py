@@ -136,15 +136,19 @@ class Settled:
     id: str
     request_id: str
     result: str
+    #: Why nothing was done; empty where something was.
+    detail: str
 
     @classmethod
     def from_proto(cls, message: SettleResult) -> Self:
         """Read the contract's message."""
-        return cls(id=message.id, request_id=message.integration_request_id, result=message.result)
+        return cls(
+            id=message.id, request_id=message.integration_request_id, result=message.result, detail=message.detail
+        )
 
     def to_json(self) -> dict[str, str]:
         """Write it with camelCase names."""
-        return {"id": self.id, "requestId": self.request_id, "result": self.result}
+        return {"id": self.id, "requestId": self.request_id, "result": self.result, "detail": self.detail}
 
 
 class DeadLetterClient(OperatorClient):
@@ -181,10 +185,16 @@ class DeadLetterClient(OperatorClient):
         answer = self.call(self._stub.GetDeadLetter, GetDeadLetterRequest(id=letter_id))
         return DeadLetter.from_proto(answer.dead_letter), [Event.from_proto(entry) for entry in answer.history]
 
-    def redrive(self, selection: Selection, *, dry_run: bool, reason: str, payload_json: str) -> list[Settled]:
+    def redrive(
+        self, selection: Selection, *, dry_run: bool, reason: str, payload_json: str, certainly_absent: bool
+    ) -> list[Settled]:
         """Redrive what is selected. Idempotent. Raises: HubError; nothing was changed then."""
         request = RedriveDeadLettersRequest(
-            selection=selection.to_proto(), dry_run=dry_run, reason=reason, payload_json=payload_json
+            selection=selection.to_proto(),
+            dry_run=dry_run,
+            reason=reason,
+            payload_json=payload_json,
+            certainly_absent=certainly_absent,
         )
         return [Settled.from_proto(result) for result in self.call(self._stub.RedriveDeadLetters, request).results]
 

@@ -194,16 +194,20 @@ def claimable(standing: Standing, worker_id: str, now: int) -> Claimable:
         return Claimable.NOT_AVAILABLE
     if standing.next_attempt_at is not None and standing.next_attempt_at > now:
         return Claimable.NOT_AVAILABLE
-    return Claimable.POISONED if standing.claims >= MAX_CLAIMS else Claimable.GRANTED
+    is_again = is_held and standing.leased_by == worker_id
+    return Claimable.POISONED if standing.claims >= MAX_CLAIMS and not is_again else Claimable.GRANTED
 
 
 def claim(standing: Standing, worker_id: str, now: int) -> Standing:
-    """Give the lease: a new token fences every earlier holder off."""
+    """Give the lease: a new token fences every earlier holder off.
+
+    Whoever holds it already lives, so that its second claim does not speak for a request that kills its workers.
+    """
     return standing._replace(
         status=Status.PROCESSING if standing.status is Status.RECEIVED else standing.status,
         lease_token=standing.lease_token + 1,
         leased_by=worker_id,
-        claims=standing.claims + 1,
+        claims=standing.claims + (standing.leased_by != worker_id),
         rings=0,
         due_at=now + LEASE_SECONDS * SECOND,
         next_attempt_at=None,
@@ -310,9 +314,10 @@ def cancel(standing: Standing, detail: str) -> Standing:
     return _end_failed(standing, step)._replace(lease_token=standing.lease_token + 1)
 
 
-def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
-    """Start a new cycle. A doubt stays: the next worker asks the external system before it posts.
+def redrive(standing: Standing, now: int, ttl_seconds: float, *, certainly_absent: bool = False) -> Standing:
+    """Start a new cycle. A doubt stays, so that the next worker asks the external system before it posts.
 
+    Unless an operator has looked there and found nothing.
     Raises: IllegalTransition unless it has failed.
     """
     if standing.status is not Status.FAILED:
@@ -324,6 +329,7 @@ def redrive(standing: Standing, now: int, ttl_seconds: float) -> Standing:
         lookups=0,
         claims=0,
         rings=0,
+        in_doubt=standing.in_doubt and not certainly_absent,
         timed_out=False,
         lease_token=standing.lease_token + 1,
         leased_by=None,

@@ -208,13 +208,21 @@ def to_history_entry(row: sa.Row[Any]) -> intake_pb2.HistoryEntry:
 
 
 def to_dead_letter(row: sa.Row[Any], request: StoredRequest | None = None) -> dead_letters_pb2.DeadLetter:
-    """The message of a dead letter; in a list its request is named by id, partner and target only."""
-    summary = intake_pb2.IntegrationRequest(
-        id=row.request_id, partner_id=row.partner_id, target_system=row.target_system
-    )
+    """The message of a dead letter; in a list, where no request is given, the row names it by its ids and systems."""
     message = dead_letters_pb2.DeadLetter(
         id=row.id,
-        integration_request=to_integration_request(request, with_payload=True) if request is not None else summary,
+        integration_request=(
+            to_integration_request(request, with_payload=True)
+            if request is not None
+            else intake_pb2.IntegrationRequest(
+                id=row.request_id,
+                partner_id=row.partner_id,
+                external_id=row.external_id,
+                source_system=row.source_system,
+                target_system=row.target_system,
+                correlation_id=row.correlation_id,
+            )
+        ),
         reason=row.reason,
         detail=row.detail,
         attempts=row.attempts,

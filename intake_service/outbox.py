@@ -181,8 +181,7 @@ class Relay:
             self._fall_behind()
 
     async def _read_left(self, age_seconds: float) -> list[Event]:
-        older_than = await self._now() - round(age_seconds * SECOND)
-        return await self._store.read(outbox.read_left_behind(older_than))
+        return await self._store.read(outbox.read_left_behind(await self._now(), round(age_seconds * SECOND)))
 
     async def _drain_deletes(self) -> None:
         if self._deletes:

@@ -58,7 +58,8 @@ class Queries:
         """A page of dead letters, newest first. Raises: InvalidRequest."""
         limit = _limit(page_size)
         before_id = _decode_dead_letter(page_token) if page_token else ""
-        found = await self._store.read(dead_letters.select_dead_letters(wanted, before_id=before_id, limit=limit + 1))
+        query = dead_letters.select_dead_letters(wanted, before_id=before_id, limit=limit + 1, with_request=True)
+        found = await self._store.read(query)
         page = found[:limit]
         return page, page[-1].id if len(found) > limit else ""
 

@@ -7,6 +7,7 @@ at next, and rings. When Redis has lost its memory (its marker key is gone) ever
 import asyncio
 import time
 
+from chassis.clock import SECOND
 from chassis.database import Store
 from chassis.logs import get_logger
 from chassis.service import Loop
@@ -35,6 +36,8 @@ class Scheduler:
         self._rings = telemetry.counter("due_rings_total")
         self._looked_for_marker_at = 0.0
         self._last_round_at = time.monotonic()
+        #: The database's clock in the last round, and an instant of our own not later than it.
+        self._last_reading: tuple[int | None, float] = (None, 0.0)
         self._merciful_until = time.monotonic() + MERCY_SECONDS
         self._loop = Loop(self._step, name="scheduler")
 
@@ -58,8 +61,13 @@ class Scheduler:
         now = time.monotonic()
         if now - self._last_round_at > PAUSE_SECONDS:
             self._merciful_until = now + MERCY_SECONDS
-        found: due.Due = await self._store.write(due.take_due, now >= self._merciful_until)
+        last_at, last_monotonic = self._last_reading
+        wanted = due.Round(gives_up_silent=now >= self._merciful_until, last_at=last_at, last_monotonic=last_monotonic)
+        found: due.Due = await self._store.write(due.take_due, wanted)
+        self._last_reading = (found.at, now)
         self._last_round_at = time.monotonic()
+        if found.step:
+            log.warning("The database's clock was set", seconds=found.step / SECOND)
         self._relay.ring(found.rings)
         for target, _ in found.rings:
             self._rings.labels(target=target).inc()

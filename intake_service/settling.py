@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from chassis.access import Caller
+from chassis.clock import to_rfc3339
 from chassis.errors import InvalidRequest, Violation
 from intake_service.commands import Commands
 from intake_service.ids import parse_id
@@ -35,6 +36,8 @@ class Settling:
         selection = _check(request.selection)
         if request.payload_json:
             _check_corrected(request.payload_json, selection)
+        if request.certainly_absent:
+            _check_absent(request.reason, selection)
         return await self._settle(
             selection,
             dry_run=request.dry_run,
@@ -42,6 +45,7 @@ class Settling:
             operator=caller.subject,
             reason=prose(request.reason),
             payload_json=request.payload_json or None,
+            certainly_absent=request.certainly_absent,
         )
 
     async def discard(self, caller: Caller, request: dead_letters_pb2.DiscardDeadLettersRequest) -> list[SettleResult]:
@@ -66,12 +70,15 @@ class Settling:
         operator: str,
         reason: str,
         payload_json: str | None = None,
+        certainly_absent: bool = False,
     ) -> list[SettleResult]:
         selected = await self._queries.select_dead_letters(selection)
         letters = _newest_of_each(selected) if selection.ids else selected
         results = _not_found(selection, letters)
         is_open = [letter for letter in letters if letter.state == "open"]
-        results += [_result(letter, "not_open") for letter in letters if letter.state != "open"]
+        results += [
+            _result(letter, "not_open", _settled_before(letter)) for letter in letters if letter.state != "open"
+        ]
         if dry_run:
             return results + [_result(letter, "selected") for letter in is_open]
         items = [
@@ -82,11 +89,15 @@ class Settling:
                 reason=reason,
                 ttl_seconds=self._commands.ttl_seconds(letter.target_system) if state == "redriven" else 0,
                 payload_json=payload_json,
+                certainly_absent=certainly_absent,
             )
             for letter in is_open
         ]
         settled = await self._commands.settle(items) if items else []
-        return results + [_result(letter, answer.result) for letter, answer in zip(is_open, settled, strict=True)]
+        return results + [
+            _result(letter, answer.result, "somebody else settled it just now" if answer.result == "not_open" else "")
+            for letter, answer in zip(is_open, settled, strict=True)
+        ]
 
 
 def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:
@@ -129,6 +140,17 @@ def _check_corrected(payload_json: str, selection: Selection) -> None:
         raise InvalidRequest("The corrected payload cannot be used.", violations)
 
 
+def _check_absent(reason: str, selection: Selection) -> None:
+    """Nobody has looked for what a filter finds, and somebody has to answer for a post without a question."""
+    violations = []
+    if not selection.ids:
+        violations.append(Violation(pointer="/selection/ids", detail="name the requests that you have looked for"))
+    if not reason.strip():
+        violations.append(Violation(pointer="/reason", detail="say how you know that they are absent"))
+    if violations:
+        raise InvalidRequest("What is certainly absent must be named, with a reason.", violations)
+
+
 def _newest_of_each(letters: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
     """A request's id means its newest dead letter; the list is newest first."""
     newest: dict[str, sa.Row[Any]] = {}
@@ -139,8 +161,13 @@ def _newest_of_each(letters: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
 
 def _not_found(selection: Selection, letters: Sequence[sa.Row[Any]]) -> list[SettleResult]:
     found = {letter.id for letter in letters} | {letter.request_id for letter in letters}
-    return [SettleResult(id=each, result="not_found") for each in selection.ids if each not in found]
+    detail = "no dead letter and no request with one has this id"
+    return [SettleResult(id=each, result="not_found", detail=detail) for each in selection.ids if each not in found]
 
 
-def _result(letter: sa.Row[Any], result: str) -> SettleResult:
-    return SettleResult(id=letter.id, integration_request_id=letter.request_id, result=result)
+def _settled_before(letter: sa.Row[Any]) -> str:
+    return f"{letter.state} by {letter.settled_by} at {to_rfc3339(letter.settled_at)}"
+
+
+def _result(letter: sa.Row[Any], result: str, detail: str = "") -> SettleResult:
+    return SettleResult(id=letter.id, integration_request_id=letter.request_id, result=result, detail=detail)

@@ -33,6 +33,8 @@ class WaitReason(StrEnum):
     RETRY_AFTER = "retry_after"
     CONCURRENCY = "concurrency"
     RATE = "rate"
+    ADAPTER_AWAY = "adapter_away"
+    INTAKE_AWAY = "intake_away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,12 @@ class TargetCapacity:
         self._now = now
         self._changed = asyncio.Event()
         self._is_draining = False
+        #: Trouble of the hub's own that keeps the stream from being read; the reader says so. It takes no room away.
+        self.trouble: WaitReason | None = None
+        #: Whether other workers call the target too, as the last heartbeat had it.
+        self.has_peers = False
+        #: Told how long the target wants to be left alone, when a call of this worker has heard it.
+        self.on_pause: Callable[[float], None] | None = None
         self._breaker = Breaker()
         self._is_probed = False
         self._paused_until = -math.inf
@@ -85,6 +93,7 @@ class TargetCapacity:
         whole, rest = divmod(self._target.concurrency, max(workers, 1))
         share = whole + (index < rest)
         self._refill()
+        self.has_peers = workers > 1
         # a worker without a place makes no calls, so its part of the rate belongs to the others
         self._rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
         if share != self._share:
@@ -113,6 +122,13 @@ class TargetCapacity:
         if self._is_rated and self._refill() < 1:
             return Wait(reason=WaitReason.RATE, until=now + (1 - self._tokens) / self._rate)
         return None
+
+    def held_back_by(self) -> Wait | None:
+        """Why the stream is not read now, the hub's own trouble included; None when it is."""
+        wait = self.wait()
+        if wait is None and self.trouble is not None:
+            return Wait(reason=self.trouble)
+        return wait
 
     def free(self) -> int:
         """How many requests may be taken now."""
@@ -176,8 +192,14 @@ class TargetCapacity:
         else:
             self._breaker.record(now, failed=failed)
         if retry_after_seconds > 0:
-            pause = min(retry_after_seconds, RETRY_AFTER_CEILING_SECONDS)
-            self._paused_until = max(self._paused_until, now + pause)
+            self.pause(retry_after_seconds)
+            if self.on_pause is not None:
+                self.on_pause(min(retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
+
+    def pause(self, seconds: float) -> None:
+        """Leave the target alone for so long; a longer pause stands."""
+        pause = min(seconds, RETRY_AFTER_CEILING_SECONDS)
+        self._paused_until = max(self._paused_until, self._now() + pause)
 
     def leave(self, *, is_probe: bool, has_called: bool) -> None:
         """Give a place back; the token too when no call was made."""

@@ -21,12 +21,13 @@ from chassis.errors import (
     NotFound,
     PayloadTooLarge,
     PermissionDenied,
+    TargetNotFound,
     Unauthenticated,
     Unavailable,
 )
 from chassis.rpc_client import RpcClient
 from chassis.telemetry import Telemetry
-from integrationhub.adapter.v1 import adapter_pb2_grpc
+from integrationhub.adapter.v1 import adapter_pb2, adapter_pb2_grpc
 from integrationhub.adapter.v1.adapter_pb2 import (
     DeliverBatchRequest,
     DeliverRequest,
@@ -55,6 +56,9 @@ HEARTBEAT_TIMEOUT_SECONDS = 4.0
 REACHABLE_SECONDS = 1.0
 #: How grpc's core says that no connection stood, so that not one byte of the call left this process.
 _NEVER_CONNECTED = ("failed to connect to all addresses", "connections to all backends failing")
+
+#: What the adapter itself says of an item of a batch that it did not try.
+_OWN_REFUSALS = (InvalidRequest.reason, TargetNotFound.reason)
 
 _Submitted = tuple[DeliverRequest, asyncio.Future[DeliverResponse]]
 
@@ -205,7 +209,11 @@ class AdapterClient:
             async for answer in answers:
                 for result in answer.results:
                     future = left.pop(result.integration_request_id, None)
-                    if future is not None and not future.done():
+                    if future is None or future.done():
+                        continue
+                    if _is_refused_by_the_adapter(result.response):
+                        future.set_exception(_nothing_was_sent(result.response.code))
+                    else:
                         future.set_result(result.response)
             error = InternalError()  # the call ended and did not answer for those that are left
         except HubError as raised:
@@ -250,9 +258,22 @@ def _not_delivered(error: HubError) -> NotDelivered | None:
     )
     if not is_unconnected and (not is_refused or isinstance(error, PayloadTooLarge)):
         return None
-    refused = NotDelivered("The adapter did not take the delivery; nothing was sent.", cause=error.reason)
+    refused = _nothing_was_sent(error.reason)
     refused.__cause__ = error
     return refused
+
+
+def _is_refused_by_the_adapter(response: DeliverResponse) -> bool:
+    """Whether an item of a batch got what a call alone would get as an error: no time at all went into an attempt.
+
+    The adapter may not have heard of a new target yet; that is no refusal by the external system.
+    """
+    is_rejected = response.outcome == adapter_pb2.OUTCOME_REJECTED
+    return is_rejected and response.code in _OWN_REFUSALS and not response.duration.ToNanoseconds()
+
+
+def _nothing_was_sent(reason: str) -> NotDelivered:
+    return NotDelivered("The adapter did not take the delivery; nothing was sent.", cause=reason)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from chassis.tracing import now_ns
 from integrationhub.intake.v1 import lifecycle_pb2
 from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
 from orchestrator_service.breaker import BreakerState
-from orchestrator_service.capacity import Place, TargetCapacity
+from orchestrator_service.capacity import Place, TargetCapacity, WaitReason
 from orchestrator_service.clients import AdapterClient, IntakeClient
 from orchestrator_service.process import Processor
 
@@ -83,6 +83,7 @@ class TargetReader:
     ) -> None:
         self.target = target
         self.capacity = capacity
+        capacity.on_pause = self._tell_of_pause
         self._stream = work_stream(target.name)
         self._streams = streams
         self._intake = intake
@@ -147,7 +148,10 @@ class TargetReader:
         """Wait for room, then give what has been left lying, or else what is new."""
         room = min(await self.capacity.room(), MAX_READ)
         if not await self._adapter.reachable():
+            self.capacity.trouble = WaitReason.ADAPTER_AWAY
             raise ServiceUnavailable("The adapter cannot be reached; work waits in its stream.")
+        if self.capacity.trouble is WaitReason.ADAPTER_AWAY:
+            self.capacity.trouble = None
         worker_id, now = self._intake.worker_id, time.monotonic()
         if now >= self._sweep_at:
             entries = await self._streams.own_pending(self._stream, worker_id, room)
@@ -162,7 +166,24 @@ class TargetReader:
             await self._streams.reap_consumers(self._stream, idle_seconds=DEAD_CONSUMER_SECONDS)
             if entries:
                 return entries
-        return await self._streams.read(self._stream, worker_id, room)
+        if not self.capacity.has_peers:
+            return await self._streams.read(self._stream, worker_id, room)
+        entries, pause_seconds = await self._streams.read_work(self.target.name, worker_id, room)
+        self.capacity.pause(pause_seconds)
+        return entries
+
+    def _tell_of_pause(self, seconds: float) -> None:
+        """Have the other workers leave the target alone too; who does not hear it will be told by the target."""
+        if self.capacity.has_peers:
+            task = asyncio.create_task(self._leave_alone(seconds))
+            self._in_hand.tasks.add(task)
+            task.add_done_callback(self._in_hand.tasks.discard)
+
+    async def _leave_alone(self, seconds: float) -> None:
+        try:
+            await self._streams.leave_alone(self.target.name, seconds)
+        except HubError as error:
+            log.info("Pause was not passed on", stream=self._stream, reason=error.reason)
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Claim what the entries name, start what is granted, acknowledge all that was answered."""
@@ -197,7 +218,9 @@ class TargetReader:
             for integration_request_id, (place, _) in places.items():
                 self._in_hand.end(integration_request_id)
                 place.leave()
+            self.capacity.trouble = WaitReason.INTAKE_AWAY
             raise
+        self.capacity.trouble = None
         now_ms = now_ns() / 1_000_000
         for result, (integration_request_id, (place, entry)) in zip(results, places.items(), strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:

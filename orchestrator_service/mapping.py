@@ -118,6 +118,7 @@ def attempt_of(response: DeliverResponse) -> Attempt:
         response_json=response.response_json,
         retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
         timed_out=response.timed_out,
+        credentials_refused=response.credentials_refused,
         seconds=response.duration.ToMicroseconds() / 1e6,
     )
 

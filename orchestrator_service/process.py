@@ -217,7 +217,10 @@ class Processor:
         return Conclusion(decision=retry.expired()) if work.progress.has_expired else None
 
     def _end_invalid(self, work: Work) -> Conclusion | None:
-        """Check the payload by the schema of its target and source; one in doubt was valid when it was posted."""
+        """Check the payload by the schema of its target and source; one in doubt was valid when it was posted.
+
+        What a partner sent wrong is the partner's to send anew; what an operator redrove must come back to one.
+        """
         integration_request = work.lease.integration_request
         schema = self._schemas.get((integration_request.target_system, integration_request.source_system))
         if schema is None or work.lease.in_doubt:
@@ -231,7 +234,7 @@ class Processor:
         log.warning("Payload validation failed", field=findings[0].field)
         detail = "; ".join(f"{finding.field}: {finding.detail}" for finding in findings)[:MAX_DETAIL]
         reason = FailureReason.VALIDATION_FAILED
-        return Conclusion(decision=Failed(reason=reason, detail=detail, dead_letter=False))
+        return Conclusion(decision=Failed(reason=reason, detail=detail, dead_letter=work.lease.cycle > 1))
 
     def _give_way(self, work: Work) -> Conclusion | None:
         """Hand back what has met a target that closed after the claim, or a worker that drains."""

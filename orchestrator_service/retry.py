@@ -6,6 +6,7 @@ is never taken for a failure, nor for a success.
     post ──▶ DELIVERED ───────────────▶ Completed
          ──▶ REJECTED ────────────────▶ Failed external_rejected
          ──▶ UNAVAILABLE, THROTTLED ──▶ Retry by the profile; then Failed external_unavailable
+         ──▶ our credentials refused ─▶ Release, as if it had not been sent
          ──▶ UNKNOWN ── honours the key ▶ Retry at once with the same key, still in doubt
                      └─ otherwise ────▶ InDoubt: look it up at +2, +5, +15, +30 s and at the conclusive moment
 
@@ -98,6 +99,8 @@ class Attempt:
     response_json: str = ""
     retry_after_seconds: float = 0.0
     timed_out: bool = False
+    #: The system does not take the hub's own credentials: no fault of the request.
+    credentials_refused: bool = False
     #: From its first byte to what was heard; 0 where nobody could say when it began.
     seconds: float = 0.0
 
@@ -170,6 +173,9 @@ def after_attempt(attempt: Attempt, progress: Progress, policy: Policy, *, chanc
             return Completed(external_response_json=attempt.response_json)
         case Outcome.REJECTED if not progress.in_doubt:
             return Failed(reason=FailureReason.EXTERNAL_REJECTED, detail=attempt.said)
+        case Outcome.UNAVAILABLE if attempt.credentials_refused:
+            delay = max(LOOKUP_LADDER_SECONDS[0], min(attempt.retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
+            return Release(delay_seconds=delay, not_sent=True, still_in_doubt=progress.in_doubt)
         case Outcome.REJECTED | Outcome.UNAVAILABLE | Outcome.THROTTLED:
             return _retry_later(attempt, progress, policy, chance)
         case Outcome.UNKNOWN:

@@ -66,7 +66,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         )
         if oldest is not None:
             status.oldest_waiting_at.CopyFrom(to_timestamp(seconds_to_micros(oldest)))
-        if wait := capacity.wait():
+        if wait := capacity.held_back_by():
             status.wait_reason = wait.reason
             if wait.until is not None:
                 from_now = seconds_to_micros(max(0.0, wait.until - time.monotonic()))

@@ -28,7 +28,7 @@ from intake_service.backlog import Backlog
 from intake_service.bootstrap import build
 from intake_service.outbox import Relay
 from intake_service.scheduler import Scheduler
-from intake_service.store.due import Due, take_due
+from intake_service.store.due import Due, Round, take_due
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
@@ -213,7 +213,7 @@ class IntakeUnderTest:
 
     async def due(self) -> Due:
         """Do one round of the scheduler, silent workers included."""
-        found: Due = await self.store.write(take_due, True)
+        found: Due = await self.store.write(take_due, Round(gives_up_silent=True))
         return found
 
     async def rows(self, table: sa.Table) -> list[dict[str, Any]]:

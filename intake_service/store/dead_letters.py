@@ -44,7 +44,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """An operator's decision on one dead letter; `payload_json` replaces the payload on a redrive."""
+    """An operator's decision on one dead letter; `payload_json` replaces the payload on a redrive.
+
+    With `certainly_absent` the operator answers for it that the external system does not hold the request.
+    """
 
     dead_letter_id: str
     state: str
@@ -52,6 +55,7 @@ class Settle:
     reason: str
     ttl_seconds: float = 0
     payload_json: str | None = None
+    certainly_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +68,9 @@ class Settled:
 
 
 def select_dead_letters(
-    wanted: Selection, *, before_id: str = "", limit: int | None = None
+    wanted: Selection, *, before_id: str = "", limit: int | None = None, with_request: bool = False
 ) -> Callable[[sa.Connection], list[sa.Row[Any]]]:
-    """A query for dead letters, newest first."""
+    """A query for dead letters, newest first; `with_request` adds what a list names of their requests."""
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(sa.or_(d.c.id.in_(wanted.ids), d.c.request_id.in_(wanted.ids)))
@@ -78,7 +82,10 @@ def select_dead_letters(
         conditions.append(d.c.created_at < wanted.created_before)
     if before_id:
         conditions.append(d.c.id < before_id)
-    statement = sa.select(d).where(*conditions).order_by(d.c.id.desc())
+    columns = (d, t.c.external_id, t.c.source_system, t.c.correlation_id) if with_request else (d,)
+    statement = sa.select(*columns).where(*conditions).order_by(d.c.id.desc())
+    if with_request:
+        statement = statement.join_from(d, t, t.c.id == d.c.request_id)
     if limit is not None:
         statement = statement.limit(limit)
     return lambda connection: list(connection.execute(statement))
@@ -133,8 +140,16 @@ def _settled_row(item: Settle, now: int) -> dict[str, Any]:
 
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:
-    after = redrive(request.standing, now, item.ttl_seconds) if item.state == "redriven" else request.standing
-    return Change(request=request, after=after, actor=item.operator, outcome=item.state, detail=item.reason)
+    after = request.standing
+    if item.state == "redriven":
+        after = redrive(after, now, item.ttl_seconds, certainly_absent=item.certainly_absent)
+    notes = [item.reason]
+    if item.payload_json is not None:
+        notes.append("(With a corrected payload.)")
+    if item.certainly_absent:
+        notes.append("(The operator answers for it that the external system does not hold it.)")
+    detail = " ".join(note for note in notes if note)
+    return Change(request=request, after=after, actor=item.operator, outcome=item.state, detail=detail)
 
 
 def _replace_payload(connection: sa.Connection, now: int, request: StoredRequest, item: Settle) -> None:

@@ -1,5 +1,11 @@
-"""What is due: the rows that the scheduler must look at, because nothing else has moved them."""
+"""What is due: the rows that the scheduler must look at, because nothing else has moved them.
 
+A step of the database's clock is no time that has passed: what a living worker holds stays its own over a step forward,
+and the moment at which "absent" becomes a proof moves with it. After a step back nothing waits for the clock to catch
+up, but that proof does: it may come late, never early.
+"""
+
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,13 +13,16 @@ import sqlalchemy as sa
 
 from chassis.database import ManyRows
 from intake_service.events import Event
-from intake_service.integration_request import expire, next_ring
+from intake_service.integration_request import SECOND, WORKER_SILENCE_SECONDS, expire, next_ring
 from intake_service.store.changes import Change, record
 from intake_service.store.leases import give_up_worker, silent_workers
 from intake_service.store.rows import StoredRequest, lock_requests
 from intake_service.store.tables import integration_requests as t
+from intake_service.store.tables import workers
 
 BATCH = 500
+#: What the database's clock gains on this process' own by more than this is a step.
+STEP_SECONDS = 2
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
 _PUSH = ManyRows(
     sa.update(t)
@@ -23,20 +32,48 @@ _PUSH = ManyRows(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A scheduler's wish for a round: whether silent workers are given up, and how it knows a step of the clock."""
+
+    gives_up_silent: bool
+    #: The database's clock in its last round, and its own monotonic clock not later than that.
+    last_at: int | None = None
+    last_monotonic: float = 0.0
+
+    def step(self, now: int) -> int:
+        """By how much the database's clock was set forward since, or back (below 0), at least; 0 for no step."""
+        if self.last_at is None:
+            return 0
+        if now < self.last_at:
+            return now - self.last_at
+        gained = now - self.last_at - round((time.monotonic() - self.last_monotonic) * SECOND)
+        return gained if gained > STEP_SECONDS * SECOND else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """One round of the scheduler: whom to ring for (target, id), what was published, whether there may be more."""
 
     rings: list[tuple[str, str]]
     events: list[Event]
     is_full: bool
+    #: The database's clock.
+    at: int
+    #: By how much that was set since the last round: forward, or back (below 0).
+    step: int
 
 
-def take_due(connection: sa.Connection, now: int, items: Sequence[bool]) -> list[Due]:
-    """Find due rows and set when each is looked at next; an item says whether silent workers are given up first.
+def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> list[Due]:
+    """Find due rows and set when each is looked at next.
 
     A lease that is over is lost; a request whose time is over ends as expired; every other one is to be rung.
     """
-    for worker_id in silent_workers(connection, now) if all(items) else ():
+    step = max((item.step(now) for item in items), key=abs)
+    if step > 0:
+        _keep_over_step(connection, now, step)
+    elif step < 0:
+        _bring_nearer(connection, now, -step)
+    for worker_id in silent_workers(connection, now) if all(item.gives_up_silent for item in items) else ():
         give_up_worker(connection, now, worker_id)
     ids = list(connection.execute(_DUE, {"b_now": now}).scalars())
     requests = lock_requests(connection, ids, skip_locked=True).values() if ids else []
@@ -48,8 +85,9 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[bool]) -> list
     published += record(connection, now, [_expire(request) for request in expired])
     _push(connection, now, waiting)
     rings = [(request.target_system, request.id) for request in (*overdue, *waiting)]
-    nothing = Due(rings=[], events=[], is_full=False)
-    return [Due(rings=rings, events=published, is_full=len(ids) == BATCH)] + [nothing] * (len(items) - 1)
+    nothing = Due(rings=[], events=[], is_full=False, at=now, step=step)
+    found = Due(rings=rings, events=published, is_full=len(ids) == BATCH, at=now, step=step)
+    return [found] + [nothing] * (len(items) - 1)
 
 
 def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None]) -> list[int]:
@@ -64,6 +102,25 @@ def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None
     )
     count = connection.execute(sa.update(t).where(is_waiting).values(due_at=now, rings=0)).rowcount
     return [count] * len(items)
+
+
+def _keep_over_step(connection: sa.Connection, now: int, step: int) -> None:
+    """Move what was written before a step forward along with it: leases, signs of life, the instants of posts."""
+    before = now - step
+    is_older = sa.and_(t.c.updated_at <= before, t.c.due_at.is_not(None))
+    moved = sa.case((t.c.sent_at + step > now, now), else_=t.c.sent_at + step)
+    connection.execute(sa.update(t).where(is_older, t.c.leased_by.is_not(None)).values(due_at=t.c.due_at + step))
+    connection.execute(sa.update(t).where(is_older, t.c.in_doubt, t.c.sent_at.is_not(None)).values(sent_at=moved))
+    was_alive = workers.c.beat_at.between(before - WORKER_SILENCE_SECONDS * SECOND + 1, before)
+    connection.execute(sa.update(workers).where(was_alive).values(beat_at=now))
+
+
+def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
+    """After a step back, let nothing that waits, and no dead worker, wait for the clock to catch up."""
+    waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
+    nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
+    connection.execute(sa.update(t).where(waits).values(nearer))
+    connection.execute(sa.update(workers).where(workers.c.beat_at > now).values(beat_at=now))
 
 
 def _may_expire(request: StoredRequest, now: int) -> bool:

@@ -20,9 +20,13 @@ def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence
     return [None] * len(items)
 
 
-def read_left_behind(older_than: int) -> Callable[[sa.Connection], list[Event]]:
-    """A query for the oldest events that were committed before an instant and are still unpublished."""
-    statement = sa.select(outbox).where(outbox.c.created_at <= older_than).order_by(outbox.c.id).limit(BATCH)
+def read_left_behind(now: int, age: int) -> Callable[[sa.Connection], list[Event]]:
+    """A query for the oldest events that are still unpublished at this age.
+
+    Those that come from the future are among them: the clock was set back.
+    """
+    is_left = sa.not_(outbox.c.created_at.between(now - age + 1, now + age))
+    statement = sa.select(outbox).where(is_left).order_by(outbox.c.id).limit(BATCH)
     return lambda connection: [Event(**row) for row in connection.execute(statement).mappings()]
 
 

@@ -231,6 +231,24 @@ async def test_a_corrected_payload_needs_exactly_one_id(hub: IntakeUnderTest) ->
     assert (refusal.code, set(refusal.violations)) == ("INVALID_ARGUMENT", {"/selection/ids"})
 
 
+@pytest.mark.parametrize(
+    ("selection", "reason", "pointers"),
+    [
+        (letters.DeadLetterSelection(all=True), "I have looked.", {"/selection/ids"}),
+        (letters.DeadLetterSelection(target_system="SAP"), "", {"/selection/ids", "/reason"}),
+        (letters.DeadLetterSelection(ids=[NIL]), " ", {"/reason"}),
+    ],
+)
+async def test_what_is_certainly_absent_must_be_named_with_a_reason(
+    hub: IntakeUnderTest, selection: letters.DeadLetterSelection, reason: str, pointers: set[str]
+) -> None:
+    wanted = letters.RedriveDeadLettersRequest(selection=selection, reason=reason, certainly_absent=True)
+
+    refusal = await refused(hub.dead_letters.RedriveDeadLetters(wanted, metadata=hub.operator))
+
+    assert (refusal.code, set(refusal.violations)) == ("INVALID_ARGUMENT", pointers)
+
+
 @pytest.mark.parametrize("worker", ["", "x" * 129, NUL])
 async def test_a_worker_must_have_a_name(hub: IntakeUnderTest, worker: str) -> None:
     refusals = [await refused(hub.claim(NIL, worker=worker)), await refused(hub.beat(worker))]

@@ -45,13 +45,19 @@ async def show(hub: IntakeUnderTest, letter_id: str) -> letters.GetDeadLetterRes
 
 
 async def redrive(
-    hub: IntakeUnderTest, *ids: str, dry_run: bool = False, payload_json: str = "", **selection: Any
+    hub: IntakeUnderTest,
+    *ids: str,
+    dry_run: bool = False,
+    payload_json: str = "",
+    certainly_absent: bool = False,
+    **selection: Any,
 ) -> letters.RedriveDeadLettersResponse:
     wanted = letters.RedriveDeadLettersRequest(
         selection=letters.DeadLetterSelection(ids=ids, **selection),
         dry_run=dry_run,
         reason="The system is back.",
         payload_json=payload_json,
+        certainly_absent=certainly_absent,
     )
     return await hub.dead_letters.RedriveDeadLetters(wanted, metadata=hub.operator)
 
@@ -117,6 +123,17 @@ async def test_dead_letters_are_listed_newest_first_and_filtered(hub: IntakeUnde
     assert await requests_of(hub, state=letters.DEAD_LETTER_STATE_DISCARDED) == [first]
 
 
+async def test_the_list_names_each_request_as_its_partner_does(hub: IntakeUnderTest) -> None:
+    request_id = await bury(hub, "E-1", correlation_id="trace-me")
+
+    (letter,) = (await listed(hub)).dead_letters
+    named = letter.integration_request
+
+    assert (named.id, named.partner_id, named.external_id) == (request_id, "acme", "E-1")
+    assert (named.source_system, named.target_system, named.correlation_id) == ("SAP", "TotvsProtheus", "trace-me")
+    assert named.payload_json == ""
+
+
 @pytest.mark.parametrize("size", [1, 3, 7])
 async def test_pages_of_dead_letters_have_no_gap_and_no_repeat(hub: IntakeUnderTest, size: int) -> None:
     buried = [await bury(hub, f"E-{number}") for number in range(7)]
@@ -166,6 +183,19 @@ async def test_a_redriven_doubt_stays_a_doubt(hub: IntakeUnderTest) -> None:
 
     assert lease.in_doubt is True
     assert lease.HasField("sent_at")
+
+
+async def test_an_operator_who_has_looked_ends_the_doubt_and_answers_for_it(hub: IntakeUnderTest) -> None:
+    request_id = await bury(hub, reason="outcome_unknown")
+
+    await redrive(hub, request_id, certainly_absent=True)
+
+    assert not (await hub.lease(request_id)).in_doubt
+    (told,) = [entry for entry in await hub.history(request_id) if entry.outcome == "redriven"]
+    assert told.actor == "ops"
+    assert told.detail == (
+        "The system is back. (The operator answers for it that the external system does not hold it.)"
+    )
 
 
 async def test_a_redriven_rejection_leaves_no_doubt(hub: IntakeUnderTest) -> None:
@@ -244,6 +274,9 @@ async def test_unknown_open_and_settled_ids_are_told_apart(hub: IntakeUnderTest)
     told = {each.integration_request_id or each.id: each.result for each in answer.results}
     assert told == {NIL: "not_found", waiting: "not_found", dead: "not_open", fresh: "redriven"}
     assert answer.redriven == 1
+    details = {each.result: each.detail for each in answer.results}
+    assert details["not_open"].startswith("redriven by ops at 20")
+    assert details["redriven"] == ""
 
 
 async def test_a_filter_selects_open_dead_letters_only(hub: IntakeUnderTest) -> None:
@@ -288,6 +321,9 @@ async def test_a_corrected_payload_is_used_and_the_old_one_stays_on_record(hub: 
     (version,) = await hub.rows(tables.payload_versions)
     assert (version["request_id"], version["cycle"], version["payload_json"]) == (request_id, 1, PAYLOAD)
     assert (version["replaced_by"], version["replaced_at"]) == ("ops", hub.clock.now())
+    last = (await hub.history(request_id))[-1]
+    assert (last.outcome, last.actor) == ("redriven", "ops")
+    assert last.detail == "The system is back. (With a corrected payload.)"
     assert (await hub.lease(request_id)).integration_request.payload_json == '{"amount":15000.01}'
 
 

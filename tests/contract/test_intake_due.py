@@ -1,14 +1,16 @@
 """What is due, on both databases: rings and their pauses, lost leases, expiry, and what a lost Redis makes due."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
-from chassis.clock import SECOND
+from chassis.clock import SECOND, from_timestamp
 from chassis.testing import TestKeys
 from intake_service.store import tables
-from intake_service.store.due import everything_due_now, take_due
+from intake_service.store.due import Round, everything_due_now, take_due
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from tests.intake import TTL_SECONDS, IntakeUnderTest, in_doubt, release, retry, running_intake, sending
@@ -112,10 +114,71 @@ async def test_silent_workers_are_spared_after_a_pause_of_the_hub_itself(hub: In
     lease = await hub.lease((await hub.create()).id)
     hub.clock.advance(60)
 
-    found = await hub.store.write(take_due, False)
+    found = await hub.store.write(take_due, Round(gives_up_silent=False))
 
     assert found.rings == []
     assert await hub.report(lease, sending=sending()) == "ACCEPTED"
+
+
+async def test_a_step_of_the_clock_takes_no_lease_and_makes_no_proof(hub: IntakeUnderTest) -> None:
+    lease = await hub.sent("E-1")
+    silent = await hub.sent("E-2", worker="silent")
+    hub.clock.advance(10)
+    await hub.beat("w1")
+    hub.clock.advance(7)
+    before = hub.clock.now()
+    hub.clock.advance(3600)  # at once: no time has passed for anybody else
+
+    step = Round(gives_up_silent=True, last_at=before, last_monotonic=time.monotonic())
+    found = await hub.store.write(take_due, step)
+    doubt = await hub.report(lease, in_doubt=in_doubt(0))
+    again = await hub.lease(lease.integration_request.id, "w2")
+
+    assert [request_id for _, request_id in found.rings] == [silent.integration_request.id]  # 17 s without a beat
+    assert doubt == "ACCEPTED"
+    # 17 s after the post, as before the step: an "absent" proves nothing yet
+    assert abs(from_timestamp(again.claimed_at) - from_timestamp(again.sent_at) - 17 * SECOND) < SECOND
+
+
+async def test_the_scheduler_notices_a_step_of_the_clock(hub: IntakeUnderTest) -> None:
+    lease = await hub.sent("E-1")
+    await hub.scheduler.ring_due()
+    hub.clock.advance(3600)
+    with capture_logs() as lines:
+        found = await hub.scheduler.ring_due()
+
+    assert found.rings == []
+    assert await hub.report(lease, in_doubt=in_doubt(0)) == "ACCEPTED"
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["The database's clock was set"]
+
+
+async def test_nothing_waits_for_a_clock_that_was_set_back(hub: IntakeUnderTest) -> None:
+    waiting, dead = await hub.sent("E-1"), await hub.sent("E-2", worker="dead")
+    await hub.report(waiting, retry=retry(4))
+    hub.clock.advance(1)
+    await hub.scheduler.ring_due()
+    hub.clock.advance(-3600)
+    at_once = (await hub.scheduler.ring_due()).rings
+    hub.clock.advance(4)
+    soon = await rung(hub)
+    hub.clock.advance(11)
+    await hub.beat("w1")
+    lost = await rung(hub)
+
+    assert at_once == []
+    assert soon == [waiting.integration_request.id]
+    assert dead.integration_request.id in lost
+
+
+async def test_time_that_has_passed_is_no_step(hub: IntakeUnderTest) -> None:
+    lease = await hub.sent("E-1")
+    before = hub.clock.now()
+    hub.clock.advance(3600)
+
+    an_hour = Round(gives_up_silent=True, last_at=before, last_monotonic=time.monotonic() - 3600)
+    found = await hub.store.write(take_due, an_hour)
+
+    assert [request_id for _, request_id in found.rings] == [lease.integration_request.id]
 
 
 async def test_a_lease_ends_75_seconds_after_the_claim_though_its_worker_lives(hub: IntakeUnderTest) -> None:

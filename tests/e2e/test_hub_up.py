@@ -1,6 +1,7 @@
 """`hub up` and the commands against a whole hub of real services."""
 
 import asyncio
+import getpass
 import json
 import os
 import pty
@@ -282,6 +283,26 @@ def test_an_unknown_dead_letter_is_exit_code_1(hub: HubProcess) -> None:
     assert (shown.returncode, redriven.returncode) == (1, 1)
     assert f"There is no dead letter {unknown}" in shown.stderr
     assert "not_found" in redriven.stdout
+    assert "no dead letter and no request with one has this id" in redriven.stdout
+    assert "1 not found; nothing was changed." in redriven.stderr
+
+
+def test_what_is_settled_already_is_told_with_who_did_it_and_changes_nothing(hub: HubProcess) -> None:
+    request_id = fail_one(hub)
+    discarded = run(hub, "dead-letters", "discard", request_id, "--reason", "test")
+    again = run(hub, "dead-letters", "redrive", request_id)
+
+    assert (discarded.returncode, again.returncode) == (0, 1)
+    assert "1 discarded." in discarded.stderr
+    assert f"discarded by {getpass.getuser()} at " in again.stdout
+    assert "1 not open; nothing was changed." in again.stderr
+    assert answer(hub, "dead-letters", "show", request_id, "--json")["state"] == "discarded"
+
+
+def test_a_filter_that_fits_nothing_says_so(hub: HubProcess) -> None:
+    result = run(hub, "dead-letters", "redrive", "--target", "Nowhere")
+
+    assert (result.returncode, "No open dead letter fits; nothing was changed." in result.stderr) == (1, True)
 
 
 def test_config_shows_where_everything_is(hub: HubProcess) -> None:

@@ -1,14 +1,18 @@
 """What only a PostgreSQL server does: it undoes a deadlocked transaction, refuses a commit, ends connections."""
 
 import asyncio
+import os
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
-from chassis.database import Database, Store
+from chassis.database import VANISHED_SECONDS, Database, Store
 from chassis.errors import StorageUnavailable
 from chassis.testing import eventually
 
@@ -100,6 +104,56 @@ async def test_connections_that_the_server_ended_are_made_anew(store: Store, emp
 
     await eventually(is_written)
     assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_a_server_that_has_become_a_standby_is_unavailable_until_there_is_a_primary(
+    store: Store, empty_postgres_url: str
+) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(change(1))
+        return list(items)
+
+    await store.write(write, None)
+    with psycopg.connect(empty_postgres_url, autocommit=True) as connection:
+        name = connection.info.dbname.encode()
+        connection.execute(b"ALTER DATABASE " + name + b" SET default_transaction_read_only = on")
+        store.database.engine.dispose()
+        refused = await asyncio.gather(store.write(write, None), store.write(write, None), return_exceptions=True)
+        # the connections of then go on being refused, so it is new ones that find the primary
+        connection.execute(b"SET default_transaction_read_only = off")
+        connection.execute(b"ALTER DATABASE " + name + b" SET default_transaction_read_only = off")
+    await store.write(write, None)
+
+    assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
+    assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_a_transaction_whose_process_has_stopped_lets_go_of_its_rows(store: Store) -> None:
+    limit = await store.read(
+        lambda connection: connection.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+    )
+
+    def stops(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+        connection.execute(change(1))
+        time.sleep(0.5)  # as a process does that was stopped: the server must not wait for it
+        connection.execute(change(2))
+        return list(items)
+
+    with pytest.raises(StorageUnavailable):
+        await store.write(stops, None)
+
+    assert limit == "15s"
+    assert await store.read(changes) == {1: 0, 2: 0}
+
+
+async def test_a_server_that_has_vanished_is_given_up_in_seconds(store: Store) -> None:
+    def patience(connection: sa.Connection) -> int:
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as link:
+            return link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    assert await store.read(patience) == VANISHED_SECONDS * 1000
 
 
 async def test_the_servers_clock_decides_what_is_due(store: Store, empty_postgres_url: str) -> None:

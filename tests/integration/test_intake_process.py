@@ -1,8 +1,11 @@
 """The intake service as a process: ready, seen, drained, killed and started again; on a wrong setting it says which."""
 
 import asyncio
+import contextlib
 import resource
 import signal
+import sqlite3
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import psycopg
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from chassis.database import BUSY_TIMEOUT_MS
 from chassis.testing import TestKeys, eventually
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
@@ -221,6 +225,26 @@ async def test_a_full_disk_refuses_and_stores_nothing_until_there_is_room(intake
     await intake.kill()
     await intake.start()
     assert await intake.stored() == {"E-1", "E-2"}
+
+
+async def test_a_database_locked_by_another_process_refuses_after_the_busy_time_out(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1")
+    path = intake.folder / "state" / "hub.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        backup.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        refusal = await refused(intake.create("E-2"))
+        waited = time.monotonic() - started
+        stored_meanwhile = await intake.stored()
+        backup.execute("ROLLBACK")
+    await _create_in_the_end(intake, "E-3")
+
+    assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "STORAGE_UNAVAILABLE")
+    assert BUSY_TIMEOUT_MS / 1000 <= waited < 8
+    assert refusal.retry_after_seconds == 2
+    assert stored_meanwhile == {"E-1"}
+    assert await intake.stored() == {"E-1", "E-3"}
 
 
 async def test_a_database_that_goes_away_and_comes_back_loses_nothing(

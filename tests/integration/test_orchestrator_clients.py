@@ -167,6 +167,23 @@ async def test_nothing_was_sent_when_the_adapter_refused_the_token(parts: Surrou
     assert parts.adapter.deliveries == []
 
 
+async def test_what_the_adapter_refuses_in_a_batch_was_not_sent_either(parts: Surroundings) -> None:
+    own, the_systems = (
+        DeliverResponse(outcome=adapter_pb2.OUTCOME_REJECTED, code="TARGET_NOT_FOUND", detail="no such target")
+        for _ in range(2)
+    )
+    the_systems.duration.FromMilliseconds(3)
+
+    async def answer(request: DeliverRequest) -> DeliverResponse:
+        return own if request.integration_request_id == "new-target" else the_systems
+
+    parts.adapter.answer = answer
+    refused, rejected = await deliver(parts, "new-target", "b")
+
+    assert isinstance(refused, NotDelivered)
+    assert rejected.outcome == adapter_pb2.OUTCOME_REJECTED
+
+
 @pytest.mark.parametrize("names", ["a", "ab"])
 async def test_it_is_not_known_what_an_adapter_that_failed_has_sent(parts: Surroundings, names: str) -> None:
     async def answer(_: DeliverRequest) -> DeliverResponse:

@@ -17,6 +17,7 @@ from chassis.testing import eventually
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
 from orchestrator_service.breaker import BreakerState
+from orchestrator_service.capacity import WaitReason
 from orchestrator_service.consumer import Consumer
 from tests.orchestrator_fakes import (
     WORKER,
@@ -294,6 +295,33 @@ async def test_an_open_breaker_leaves_the_work_in_its_stream(
 
     assert len(parts.adapter.deliveries) == 10
     assert await db.xlen(ERP) == 10
+
+
+async def test_a_pause_that_one_worker_was_asked_for_is_kept_by_the_others(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    throttled = DeliverResponse(outcome=adapter_pb2.OUTCOME_THROTTLED)
+    throttled.retry_after.FromMilliseconds(1500)
+    parts.adapter.answer = always(throttled)
+    async with consuming() as first, consuming() as second:
+        for index, consumer in enumerate((first, second)):
+            consumer.readers[0].capacity.set_share(workers=2, index=index)
+        await ring(db, parts.intake.add())
+        await eventually(lambda: db.exists("hub:pause:Erp"))
+        parts.adapter.answer = delivered
+        waiting = [parts.intake.add() for _ in range(4)]
+        for request_id in waiting:
+            await ring(db, request_id)
+        await eventually(lambda: all(_waits(consumer) for consumer in (first, second)))
+        called_meanwhile = len(parts.adapter.deliveries)
+        await eventually(lambda: all(parts.intake.requests[request_id].is_terminal for request_id in waiting))
+
+    assert called_meanwhile == 1
+
+
+def _waits(consumer: Consumer) -> bool:
+    wait = consumer.readers[0].capacity.wait()
+    return wait is not None and wait.reason is WaitReason.RETRY_AFTER
 
 
 async def test_one_slow_target_does_not_hold_another(parts: Surroundings, db: Any, consuming: Consuming) -> None:

@@ -60,6 +60,24 @@ async def test_what_was_sent_is_finished(parts: Surroundings, db: Any, valkey: V
     assert parts.intake.requests[request_id].steps == ["sending", "completed"]
 
 
+async def test_all_16_that_are_in_flight_are_finished_and_none_is_posted_twice(
+    parts: Surroundings, db: Any, valkey: ValkeyServer
+) -> None:
+    parts.adapter.answer = gate = Gate()
+    ids = [parts.intake.add() for _ in range(16)]
+    async with consuming_from(parts, valkey.url, target(concurrency=16)) as consumer:
+        for request_id in ids:
+            await db.xadd(ERP, {"id": request_id})
+        await eventually(lambda: len(parts.adapter.deliveries) == 16)
+        stopping = asyncio.create_task(consumer.stop())
+        await eventually(lambda: consumer.readers[0].capacity.wait() is not None)
+        gate.is_open.set()
+        await stopping
+
+    assert {tuple(parts.intake.requests[request_id].steps) for request_id in ids} == {("sending", "completed")}
+    assert len(parts.adapter.deliveries) == 16
+
+
 async def test_what_was_claimed_and_not_sent_is_handed_back(parts: Surroundings, db: Any, valkey: ValkeyServer) -> None:
     parts.intake.open.clear()
     request_id = parts.intake.add()
@@ -130,10 +148,14 @@ async def test_stopping_twice_or_before_the_start_is_harmless(parts: Surrounding
         await consumer.stop()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("moment", range(12))
-async def test_it_stops_at_once_at_any_moment(parts: Surroundings, db: Any, valkey: ValkeyServer, moment: int) -> None:
+async def test_it_stops_at_once_at_any_moment(
+    parts: Surroundings, db: Any, valkey: ValkeyServer, moment: int, workers: int
+) -> None:
     # the first moments fall into connecting and the first commands, where a cancellation may be swallowed
     async with consuming_from(parts, valkey.url, block_seconds=5.0) as consumer:
+        consumer.readers[0].capacity.set_share(workers=workers, index=0)
         await db.ping()
         await asyncio.sleep(moment * 0.002)
         started = time.monotonic()

@@ -168,6 +168,19 @@ async def test_retry_after_pauses_the_whole_target(parts: Surroundings) -> None:
     assert capacity.free() == 0
 
 
+async def test_a_request_waits_while_our_credentials_are_refused(parts: Surroundings) -> None:
+    refused = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, credentials_refused=True, detail="401")
+    refused.retry_after.FromSeconds(60)
+    parts.adapter.answer = always(refused)
+    capacity = capacity_for(ERP)
+    request = await process(parts, parts.intake.add(retries=3), place=place_in(capacity))
+
+    release = request.reports[-1].release
+    assert (request.steps, release.not_sent, release.delay.ToSeconds()) == (["sending", "release"], True, 60)
+    assert request.reports[-1].call.detail == "401"
+    assert capacity.free() == 0
+
+
 async def test_an_invalid_payload_fails_before_anything_is_sent(parts: Surroundings) -> None:
     schemas = {("Erp", "SAP"): PayloadSchema({"required": ["orderId"]})}
     with capture_logs() as lines:
@@ -179,6 +192,14 @@ async def test_an_invalid_payload_fails_before_anything_is_sent(parts: Surroundi
     assert parts.count("integration_validation_failures_total", field="orderId") == 1
     said = [(line["event"], line["field"]) for line in lines if line["log_level"] == "warning"]
     assert said == [("Validation failed", "orderId"), ("Payload validation failed", "orderId")]
+
+
+async def test_a_redriven_request_whose_payload_does_not_fit_is_a_dead_letter_again(parts: Surroundings) -> None:
+    schemas = {("Erp", "SAP"): PayloadSchema({"required": ["orderId"]})}
+    request = await process(parts, parts.intake.add(payload_json="{}", cycle=2), schemas=schemas)
+
+    assert (request.steps, request.reports[-1].failed.reason) == (["failed"], "validation_failed")
+    assert request.reports[-1].failed.dead_letter
 
 
 async def test_a_schema_belongs_to_one_source(parts: Surroundings) -> None:

@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,26 @@ import pytest
 import redis.asyncio as redis
 
 from chassis.access import LIFECYCLE, OPERATIONS
-from chassis.errors import ConfigurationError, HubError, NotFound, PermissionDenied, Unauthenticated
+from chassis.errors import (
+    ConfigurationError,
+    HubError,
+    NotFound,
+    PermissionDenied,
+    StorageUnavailable,
+    Unauthenticated,
+)
 from chassis.rpc_client import RpcClient
 from chassis.service import Service
 from chassis.settings import HubSettings
 from chassis.streams import work_stream
 from chassis.testing import eventually, free_port
 from chassis.tokens import ServiceToken
+from integrationhub.adapter.v1 import adapter_pb2
+from integrationhub.adapter.v1.adapter_pb2 import DeliverResponse
 from integrationhub.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from integrationhub.orchestrator.v1.orchestrator_pb2 import GetStatusRequest, GetStatusResponse
 from orchestrator_service.bootstrap import build, new_worker_id
-from tests.orchestrator_fakes import Gate, Surroundings, surroundings
+from tests.orchestrator_fakes import Gate, Surroundings, always, surroundings
 from tests.servers import ValkeyServer
 
 TARGETS = """
@@ -140,6 +150,48 @@ async def test_status_says_why_a_target_waits(parts: Surroundings, variables: di
 
     assert (target.wait_reason, target.in_flight, target.concurrency_limit) == ("concurrency", 2, 2)
     assert (target.waiting, target.HasField("oldest_waiting_at")) == (1, True)
+
+
+@pytest.mark.usefixtures("service")
+async def test_status_says_until_when_a_target_wants_to_be_left_alone(
+    parts: Surroundings, variables: dict[str, str], db: Any
+) -> None:
+    throttled = DeliverResponse(outcome=adapter_pb2.OUTCOME_THROTTLED)
+    throttled.retry_after.FromSeconds(20)
+    parts.adapter.answer = always(throttled)
+    request_id = parts.intake.add()
+    await db.xadd(work_stream("Erp"), {"id": request_id})
+    await eventually(lambda: parts.intake.requests[request_id].steps[-1:] == ["retry"])
+    [target] = (await status_of(parts, variables, OPERATIONS, target_system="Erp")).targets
+
+    assert target.wait_reason == "retry_after"
+    assert 17 < (target.waits_until.ToDatetime(tzinfo=UTC) - datetime.now(UTC)).total_seconds() <= 20
+    # saturated: half of its 8 places, and no reason to open the breaker
+    assert (target.concurrency_limit, target.breaker) == (4, orchestrator_pb2.BREAKER_STATE_CLOSED)
+
+
+@pytest.mark.usefixtures("service")
+async def test_status_says_that_the_hubs_own_parts_are_away(
+    parts: Surroundings, variables: dict[str, str], db: Any
+) -> None:
+    async def reason() -> str:
+        return str((await status_of(parts, variables, OPERATIONS, target_system="Erp")).targets[0].wait_reason)
+
+    await eventually(lambda: parts.intake.beats)
+    await parts.adapter_server.stop()
+    await db.xadd(work_stream("Erp"), {"id": parts.intake.add()})
+    await eventually(lambda: _is(reason, "adapter_away"))
+    parts.intake.away = StorageUnavailable("The database is away.")
+    await parts.adapter_server.start()
+    await db.xadd(work_stream("Erp"), {"id": parts.intake.add()})
+    await eventually(lambda: _is(reason, "intake_away"))
+    parts.intake.away = None
+
+    await eventually(lambda: _is(reason, ""))
+
+
+async def _is(ask: Callable[[], Awaitable[str]], wanted: str) -> bool:
+    return await ask() == wanted
 
 
 @pytest.mark.usefixtures("service")

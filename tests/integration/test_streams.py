@@ -60,6 +60,30 @@ async def test_a_lost_group_is_made_again_from_the_beginning(streams: Streams, c
     assert [entry.fields["id"] for entry in second] == ["before"]
 
 
+async def test_a_pause_is_heard_with_the_next_work(streams: Streams, commands: redis.Redis) -> None:
+    await streams.publish([(STREAM, {"id": "1"})])
+    await streams.leave_alone("Anything", 20)
+    await streams.leave_alone("Anything", 5)  # a longer wait stands
+    entries, seconds = await streams.read_work("Anything", "worker", 10)
+    await commands.delete("hub:pause:Anything")
+    nothing, over = await streams.read_work("Anything", "worker", 10)
+
+    assert [entry.fields["id"] for entry in entries] == ["1"]
+    assert 19 < seconds <= 20
+    assert (nothing, over) == ([], 0)
+
+
+async def test_a_lost_group_is_made_again_while_a_pause_is_looked_for(streams: Streams, commands: redis.Redis) -> None:
+    await streams.publish([(STREAM, {"id": "before"})])
+    await commands.xgroup_destroy(STREAM, GROUP)
+
+    first, _ = await streams.read_work("Anything", "worker", 10)
+    second, _ = await streams.read_work("Anything", "worker", 10)
+
+    assert first == []
+    assert [entry.fields["id"] for entry in second] == ["before"]
+
+
 async def test_an_entry_of_a_dead_worker_is_taken_over(streams: Streams) -> None:
     await streams.publish([(STREAM, {"id": "1"})])
     await streams.read(STREAM, "dead", 10)

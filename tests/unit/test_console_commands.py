@@ -283,6 +283,8 @@ def test_an_answer_that_is_no_problem_document_is_told_too(body: bytes) -> None:
         (["redrive", "--all", "--payload", "p.json"], "--payload corrects exactly one request"),
         (["redrive", "a", "b", "--payload", "p.json"], "--payload corrects exactly one request"),
         (["redrive", "a", "--payload", "absent.json"], "absent.json cannot be read"),
+        (["redrive", "--all", "--certainly-absent", "--reason", "x"], "--certainly-absent needs the IDs"),
+        (["redrive", "a", "--certainly-absent"], "--certainly-absent needs the IDs"),
         (["discard", "a"], "Missing option '--reason'"),
         (["discard", "a", "--reason", " "], "--reason must say why"),
         (["discard", "--reason", "x"], "nothing is selected"),

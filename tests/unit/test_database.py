@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,33 @@ async def test_a_locked_database_is_unavailable_and_stores_nothing(tmp_path: Pat
 
     assert await store.read(stored) == []
     assert await store.write(add, 1) == 1
+    await store.stop()
+    holder.dispose()
+
+
+async def test_who_waits_behind_a_locked_write_does_not_wait_for_the_lock_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "things.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=400")
+    holder = Database(f"sqlite:///{path}")
+    store = Store(database)
+
+    with holder.engine.begin():
+        started = time.monotonic()
+        first = asyncio.create_task(store.write(add, 1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a turn for the write, a turn for its batch
+        behind = await asyncio.gather(*(store.write(add, number) for number in (2, 3)), return_exceptions=True)
+        waited = time.monotonic() - started
+        with pytest.raises(StorageUnavailable):
+            await first
+
+    assert [type(error) for error in behind] == [StorageUnavailable] * 2
+    assert waited < 0.7  # 400 ms, and not twice as long
+    assert await store.read(stored) == []
     await store.stop()
     holder.dispose()
 

@@ -143,6 +143,15 @@ def test_five_claims_without_an_outcome_poison_a_request() -> None:
     assert (ended.due_at, ended.leased_by) == (None, None)
 
 
+def test_a_worker_that_claims_again_for_its_lost_answers_poisons_nothing() -> None:
+    request = standing(RECEIVED)
+    for _ in range(MAX_CLAIMS + 1):
+        assert claimable(request, "w1", NOW) is Claimable.GRANTED
+        request = claim(request, "w1", NOW)
+
+    assert (request.claims, request.lease_token) == (1, MAX_CLAIMS + 1)
+
+
 @pytest.mark.parametrize("step", [name for name in STEPS if name != "sending"])
 def test_every_outcome_begins_the_count_of_claims_anew(step: str) -> None:
     assert apply_step(standing(WAITING, claims=4), STEPS[step], NOW).claims == 0

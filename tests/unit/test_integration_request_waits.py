@@ -133,6 +133,12 @@ def test_a_redrive_keeps_the_doubt(doubt: bool) -> None:
     assert redrive(standing(FAILED, in_doubt=doubt, sent_at=NOW), NOW, 3600).in_doubt is doubt
 
 
+def test_a_redrive_of_what_an_operator_has_looked_for_is_in_no_doubt() -> None:
+    failed = standing(FAILED, in_doubt=True, sent_at=NOW)
+
+    assert not redrive(failed, NOW, 3600, certainly_absent=True).in_doubt
+
+
 @pytest.mark.parametrize("status", [RECEIVED, PROCESSING, WAITING, COMPLETED])
 def test_only_a_failed_request_is_redriven(status: Status) -> None:
     with pytest.raises(IllegalTransition):

@@ -117,6 +117,21 @@ def test_jitter_adds_up_to_a_fifth(chance: float, seconds: float) -> None:
     assert decision.delay_seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("asked_for", "seconds"), [(0.0, 2.0), (60.0, 60.0), (86_400.0, 3600.0)])
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_credentials_of_ours_that_are_refused_spend_nothing(asked_for: float, seconds: float, in_doubt: bool) -> None:
+    for retries in range(len(FAST) + 1):
+        decision = post(
+            Outcome.UNAVAILABLE,
+            progress(retries=retries, in_doubt=in_doubt),
+            policy(),
+            retry_after_seconds=asked_for,
+            credentials_refused=True,
+        )
+
+        assert decision == Release(delay_seconds=seconds, not_sent=True, still_in_doubt=in_doubt)
+
+
 @pytest.mark.parametrize(
     ("asked_for", "seconds"),
     [

@@ -78,6 +78,7 @@ async def test_wrong_credentials_pause_the_target(oauth2: System, tmp_path: Path
     response = await oauth2.deliver()
 
     assert "credentials refused" in response.detail
+    assert response.credentials_refused
     assert response.retry_after.ToSeconds() == 60
 
 
@@ -134,6 +135,7 @@ async def test_a_refused_fixed_token_is_our_trouble(protheus: System) -> None:
     response = await protheus.deliver()
 
     assert (response.outcome, len(await protheus.posts())) == (pb.OUTCOME_UNAVAILABLE, 1)
+    assert response.credentials_refused
 
 
 async def test_a_token_file_that_was_rotated_is_read_again(protheus: System, tmp_path: Path) -> None:

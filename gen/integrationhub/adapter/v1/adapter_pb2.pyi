@@ -151,6 +151,7 @@ class DeliverResponse(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_REFUSED_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
     """The verdict."""
     code: _builtins.str
@@ -161,6 +162,10 @@ class DeliverResponse(_message.Message):
     """The answer as JSON text, capped at 64 KiB and redacted; a plain text answer is a JSON string."""
     timed_out: _builtins.bool
     """With UNKNOWN: the attempt ran into the target's timeout."""
+    credentials_refused: _builtins.bool
+    """With UNAVAILABLE: the system does not take the hub's own credentials. It is no fault of the request, so that no
+    attempt is spent.
+    """
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
         """With THROTTLED or UNAVAILABLE: how long the whole target wants to be left alone."""
@@ -179,10 +184,11 @@ class DeliverResponse(_message.Message):
         retry_after: _duration_pb2.Duration | None = ...,
         duration: _duration_pb2.Duration | None = ...,
         timed_out: _builtins.bool = ...,
+        credentials_refused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json", "retry_after", b"retry_after", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "credentials_refused", b"credentials_refused", "detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json", "retry_after", b"retry_after", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -297,12 +297,18 @@ class RedriveDeadLettersRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    CERTAINLY_ABSENT_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Only count; change nothing."""
     reason: _builtins.str
     """Why; kept in the history."""
     payload_json: _builtins.str
     """A corrected payload, for a selection of exactly one id; the old one stays on record."""
+    certainly_absent: _builtins.bool
+    """The operator has looked and the external systems do not hold them: they are posted without being asked for first.
+    Only for ids, and with a reason. Without it a request in doubt stays so, and a system that can neither be asked nor
+    honours the key leaves it outcome_unknown again.
+    """
     @_builtins.property
     def selection(self) -> Global___DeadLetterSelection:
         """Which ones."""
@@ -314,10 +320,11 @@ class RedriveDeadLettersRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         reason: _builtins.str = ...,
         payload_json: _builtins.str = ...,
+        certainly_absent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "payload_json", b"payload_json", "reason", b"reason", "selection", b"selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certainly_absent", b"certainly_absent", "dry_run", b"dry_run", "payload_json", b"payload_json", "reason", b"reason", "selection", b"selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,22 +427,26 @@ class SettleResult(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     INTEGRATION_REQUEST_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id asked for, or the dead letter's own."""
     integration_request_id: _builtins.str
     """The request behind it; empty when not found."""
     result: _builtins.str
     """redriven, discarded, selected (dry run), not_open or not_found."""
+    detail: _builtins.str
+    """Why nothing was done, in a few words: who settled it before and when; empty otherwise."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         integration_request_id: _builtins.str = ...,
         result: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "integration_request_id", b"integration_request_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "id", b"id", "integration_request_id", b"integration_request_id", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
