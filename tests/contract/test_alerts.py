@@ -130,6 +130,16 @@ def test_every_metric_of_a_dashboard_is_exported(path: Path) -> None:
     assert named - exported() - recorded() == set()
 
 
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_expression_of_a_dashboard_can_be_asked(path: Path, tmp_path: Path) -> None:
+    asked = [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
+    filled = [each.replace("$__rate_interval", "5m") for each in asked]
+    rules = [{"record": f"asked_{number}", "expr": each} for number, each in enumerate(filled)]
+    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+
+    run("promtool", "check", "rules", str(tmp_path / "asked.yml"))
+
+
 def test_every_metric_of_the_table_is_shown_on_a_dashboard() -> None:
     shown = {name for path in DASHBOARDS for text in dashboard_expressions(path) for name in metrics_in(text)}
     unsuffixed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
