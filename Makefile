@@ -85,14 +85,15 @@ protos: setup ## Generate gen/ from protos/ (refuses a breaking change)
 	    $(PYTHON) tools/protos.py accept; \
 	fi
 
+# buf first: it names what broke, where the comparison with the generated files only says that something changed.
 .PHONY: protos-check
 protos-check: setup ## Fail when gen/ is not what protos/ says, on proto lint and on a breaking change
-	@$(PYTHON) tools/protos.py check
 	@if ! command -v npm >/dev/null; then \
 	    echo "npm NOT FOUND: buf lint and buf breaking were NOT run; install Node.js to run them" >&2; \
 	else \
 	    $(MAKE) -s $(BUF) && $(BUF) lint && $(BUF) breaking --against $(BASELINE); \
 	fi
+	@$(PYTHON) tools/protos.py check
 
 # buf's binaries are packages of the registry (optional dependencies), so nothing runs at install time.
 $(BUF): package.json package-lock.json

@@ -5,6 +5,7 @@ Nothing but a cancellation gets past this file: what an adapter raises becomes a
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,10 +61,9 @@ class Attempts:
     async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
         """Post a document once. The target's timeout covers everything, a token's renewal included."""
         with self._of(system, delivery) as (traceparent, span):
-            started = asyncio.get_running_loop().time()
-            traced = replace(delivery, traceparent=traceparent)
-            outcome = _masked(system, await _deliver(system, traced, started + system.target.timeout_seconds))
-            attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
+            started, deadline = time.perf_counter(), _from_now(system.target.timeout_seconds)
+            outcome = _masked(system, await _deliver(system, replace(delivery, traceparent=traceparent), deadline))
+            attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("deliver", system, attempt, span)
         return attempt
 
@@ -72,11 +72,10 @@ class Attempts:
         if not system.adapter.supports_lookup:
             return Attempt(outcome=Unsupported(), seconds=0.0)
         with self._of(system, question) as (traceparent, span):
-            started = asyncio.get_running_loop().time()
-            traced = replace(question, traceparent=traceparent)
-            deadline = started + min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS)
-            outcome = _masked(system, await _lookup(system, traced, deadline))
-            attempt = Attempt(outcome=outcome, seconds=asyncio.get_running_loop().time() - started)
+            started = time.perf_counter()
+            deadline = _from_now(min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
+            outcome = _masked(system, await _lookup(system, replace(question, traceparent=traceparent), deadline))
+            attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("lookup", system, attempt, span)
         return attempt
 
@@ -116,6 +115,11 @@ class Attempts:
             outcome=outcome,
             code=getattr(attempt.outcome, "code", ""),
         )
+
+
+def _from_now(seconds: float) -> float:
+    """A deadline by the loop's clock; uvloop's counts whole milliseconds, so durations are taken by another."""
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _masked(system: ExternalSystem, outcome: Outcome) -> Outcome:

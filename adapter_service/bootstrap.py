@@ -1,7 +1,7 @@
 """Puts the adapter service together: the only file here that knows every concrete class."""
 
 from adapter_service.attempts import Attempts
-from adapter_service.outcome import Delivered, Rejected, Throttled, Unavailable, Unknown
+from adapter_service.outcome import Absent, Delivered, Found, NotKnown, Rejected, Throttled, Unavailable, Unknown
 from adapter_service.registry import build_systems
 from adapter_service.servicer import AdapterServicer
 from chassis.rpc import RpcServer, Servicer, stages
@@ -24,13 +24,14 @@ async def build(settings: HubSettings) -> Service:
     systems = build_systems(load_targets(settings.targets))
     telemetry = Telemetry("adapter")
     telemetry.start_at_zero("external_system_call_duration_ms", [{"system": name} for name in systems])
-    outcomes = (Delivered, Rejected, Throttled, Unavailable, Unknown)
+    outcomes = {"deliver": (Delivered, Rejected, Throttled, Unavailable, Unknown), "lookup": (Found, Absent, NotKnown)}
     telemetry.start_at_zero(
         "external_system_calls_total",
         [
-            {"system": name, "operation": "deliver", "outcome": outcome.__name__}
+            {"system": name, "operation": operation, "outcome": outcome.__name__}
             for name in systems
-            for outcome in outcomes
+            for operation, each in outcomes.items()
+            for outcome in each
         ],
     )
     tracing = Tracing.from_environment("adapter")

@@ -90,7 +90,8 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         except HubError as error:  # of this item alone; nothing was sent
             response = to_deliver_response(Rejected(code=error.reason, detail=error.message), 0.0)
         except Exception:  # the outermost frame of a task: an item without an answer would hold the batch for ever
-            log.exception("Delivery failed", request_id=request.integration_request_id)
+            ids = {"request_id": request.integration_request_id, "correlation_id": request.correlation_id}
+            log.exception("Delivery failed", **ids)
             response = to_deliver_response(Unknown(detail="the adapter failed; the log says why"), 0.0)
         finished.put_nowait(
             pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response)

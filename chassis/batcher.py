@@ -11,6 +11,7 @@ batches grow by themselves (DESIGN section 2).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -80,7 +81,8 @@ class Batcher(Generic[Item, Result]):
 
     def _wake(self) -> None:
         if len(self._running) < self._concurrency:
-            task = asyncio.create_task(self._run())
+            # in an empty context: a batch is nobody's call and must not carry the ids of the one that began it
+            task = asyncio.create_task(self._run(), context=Context())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 

@@ -90,6 +90,9 @@ def run_service(
     except OSError as error:
         log.error("Service cannot start", reason="OS_ERROR", detail=str(error))
         return 1
+    except Exception:  # the outermost frame of the process: its last line has the form of all others
+        log.exception("Service cannot start", reason="INTERNAL")
+        return 1
     return 0
 
 

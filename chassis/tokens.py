@@ -238,7 +238,8 @@ class TokenSigner:
             key_set = KeySet.import_key_set(json.loads(key_file.read_text()))
         except (OSError, ValueError, JoseError) as error:
             raise ConfigurationError(
-                f"The signing key {key_file} cannot be read; `hub keys` makes one, or set HUB_SERVICE_KEY"
+                f"The signing key {key_file} cannot be read; `hub up` makes one at its first start, "
+                "`hub keys` at once; or set HUB_SERVICE_KEY"
             ) from error
         self._key = key_set.keys[0]
         self._issuer = issuer

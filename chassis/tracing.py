@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 #: The last digit of a traceparent whose bit "sampled" is not set.
@@ -28,12 +28,17 @@ _NOT_SAMPLED = tuple("02468ace")
 _next_span_id: ContextVar[int | None] = ContextVar("next_span_id", default=None)
 
 
-class _Ids(RandomIdGenerator):
-    """Random ids, except for a span whose id was chosen."""
+class _Ids:
+    """A provider's ids, except for a span whose id was chosen."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        self._others = provider.id_generator
+        self.generate_trace_id = self._others.generate_trace_id
+        self.is_trace_id_random = self._others.is_trace_id_random
 
     def generate_span_id(self) -> int:
         chosen = _next_span_id.get()
-        return super().generate_span_id() if chosen is None else chosen
+        return self._others.generate_span_id() if chosen is None else chosen
 
 
 class OpenSpan:
@@ -58,11 +63,11 @@ class OpenSpan:
 class Tracing:
     """Makes spans for one process; `enabled` is false when nobody collects them."""
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
+    def __init__(self, provider: "TracerProvider | None" = None) -> None:
         self._provider = provider
         self._tracer = None
         if provider is not None:
-            provider.id_generator = _Ids()
+            provider.id_generator = _Ids(provider)  # type: ignore[assignment]  # its base class is the SDK's
             self._tracer = provider.get_tracer("integration-hub")
         sampler = os.environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
         self._leaves_out_unsampled = sampler.startswith("parentbased")
@@ -74,12 +79,9 @@ class Tracing:
         is_elsewhere = os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
         if is_off or is_elsewhere or not any(map(os.environ.get, _ENDPOINTS)):
             return cls()
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # 80 ms, only when used
+        from chassis.span_export import make_provider  # its imports are paid for only when they are used
 
-        name = os.environ.get("OTEL_SERVICE_NAME") or f"hub-{service}"
-        provider = TracerProvider(resource=Resource.create({"service.name": name}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        return cls(provider)
+        return cls(make_provider(os.environ.get("OTEL_SERVICE_NAME") or f"hub-{service}"))
 
     @property
     def enabled(self) -> bool:

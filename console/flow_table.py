@@ -42,12 +42,19 @@ def draw(before: Snapshot, now: Snapshot) -> list[str]:
         *_columns(("STAGE", "PER SECOND", "P50", "P95", "LIMIT"), [_stage(before, now, *stage) for stage in STAGES]),
         "",
         *_columns(
-            ("TARGET", "BREAKER", "IN FLIGHT", "WAITING", "OLDEST", "DEAD LETTERS", "CALLS/S", "RETRIES/S"),
+            ("TARGET", "BREAKER", "IN FLIGHT", "WAITING", "OLDEST", "DEAD", "CALLS/S", "RETRIES/S"),
             [_target(before, now, name) for name in _targets(now)],
         ),
         "",
         f"in work {in_work:.0f}, outbox lag {span(lag)}",
     ]
+
+
+def fit(lines: list[str], *, columns: int, rows: int) -> list[str]:
+    """Cut a table to a terminal, whose last row the cursor needs: a line that wraps or scrolls moves its top away."""
+    room = rows - 1
+    shown = lines if len(lines) <= room else [*lines[: room - 1], f"... ({len(lines) - room + 1} more lines)"]
+    return [line[:columns] for line in shown]
 
 
 def total(values: Values, name: str, **labels: str) -> float:

@@ -61,8 +61,8 @@ class RestClient:
         return _accepted(self._call("POST", PATH, headers, body)).body
 
     def get(self, request_id: str) -> bytes:
-        """Read a request. Raises: HubError when there is none."""
-        return _accepted(self._poll(request_id, "")).body
+        """Read a request. Raises: HubError when this partner has none with that id."""
+        return self._own(self._poll(request_id, "")).body
 
     def find(self, correlation_id: str) -> list[str]:
         """Find the ids of the requests with a correlation id, the newest first; up to 200.
@@ -72,7 +72,7 @@ class RestClient:
         query = urlencode({"correlationId": correlation_id, "limit": MAX_FOUND})
         items = json.loads(_accepted(self._call("GET", f"{PATH}?{query}", {})).body)["items"]
         if not items:
-            raise HubError(f"This partner has no integration request with the correlation id {correlation_id}")
+            raise HubError(f"There is no integration request with correlation id {correlation_id}; {self._asked_as}")
         return [item["id"] for item in items]
 
     def wait_for_end(self, request_id: str, seconds: float) -> bytes:
@@ -102,8 +102,18 @@ class RestClient:
             pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
     def history(self, request_id: str) -> bytes:
-        """Read the history of a request. Raises: HubError when there is none."""
-        return _accepted(self._call("GET", f"{PATH}/{quote(request_id, safe='')}/history", {})).body
+        """Read the history of a request. Raises: HubError when this partner has none with that id."""
+        return self._own(self._call("GET", f"{PATH}/{quote(request_id, safe='')}/history", {})).body
+
+    @property
+    def _asked_as(self) -> str:
+        """What an operator must know of a request that is not found: it may be another partner's."""
+        return f"asked as the partner {self._partner}, and --partner names another"
+
+    def _own(self, answer: Answer) -> Answer:
+        if answer.status == 404:
+            raise HubError(f"{refusal(answer).message}; {self._asked_as}")
+        return _accepted(answer)
 
     def _poll(self, request_id: str, etag: str) -> Answer:
         """Ask for a request unless it is still the version `etag`."""

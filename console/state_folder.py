@@ -30,6 +30,7 @@ def make_own_keys(folder: Path, say: Say) -> bool:
     """Make the hub's key set in `folder` unless it is there. Returns whether it was made."""
     from chassis.tokens import make_keys  # 0.1 s of cryptography
 
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.exists():
         _close_to_others(folder, 0o700, say)
         if (folder / "private.json").exists():

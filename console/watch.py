@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chassis.settings import HubSettings
 from console.configuration import connectable, read_settings
-from console.flow_table import SERVICES, Snapshot, draw
+from console.flow_table import SERVICES, Snapshot, draw, fit
 
 PERIOD_SECONDS = 2.0
 #: Rates and quantiles are of this long.
@@ -64,7 +64,9 @@ def take_snapshot(settings: HubSettings) -> Snapshot:
 
 def _show(lines: list[str], *, on_terminal: bool) -> None:
     if on_terminal:
-        text = HOME + "".join(f"{line}{TO_END_OF_LINE}\n" for line in lines) + TO_END_OF_SCREEN
+        size = os.get_terminal_size(sys.stderr.fileno())
+        fitting = fit(lines, columns=size.columns, rows=size.lines) if size.lines else lines
+        text = HOME + "".join(f"{line}{TO_END_OF_LINE}\n" for line in fitting) + TO_END_OF_SCREEN
     else:
         text = "".join(f"{line}\n" for line in [*lines, ""])
     sys.stderr.write(text)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import grpc
 
 from chassis.batcher import Batcher
-from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.errors import (
     HubError,
     OutcomeNotKnown,
@@ -115,9 +114,6 @@ class IntakeClient:
     async def _create_batch(
         self, requests: Sequence[CreateIntegrationRequestRequest]
     ) -> list[BatchCreateResult | BaseException]:
-        # The batch is nobody's call: each item carries its own ids, and intake gives the call one of its own.
-        correlation_id_var.set("")
-        traceparent_var.set("")
         await self._require_intake()
         try:
             response = await self._client.unary(

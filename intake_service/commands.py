@@ -194,7 +194,12 @@ class Commands:
             return result.request
         if isinstance(result, HubError):
             return result
-        log.error("Create failed", cause=type(result).__name__)
+        log.error(
+            "Create failed",
+            correlation_id=item.correlation_id,
+            partner_id=item.partner_id,
+            cause=type(result).__name__,
+        )
         return InternalError()
 
 

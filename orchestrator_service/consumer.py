@@ -20,6 +20,7 @@ from chassis.targets import Target
 from chassis.telemetry import Telemetry
 from chassis.tracing import now_ns
 from integrationhub.intake.v1 import lifecycle_pb2
+from integrationhub.intake.v1.intake_pb2 import IntegrationRequest
 from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
 from orchestrator_service.breaker import BreakerState
 from orchestrator_service.capacity import Place, TargetCapacity, WaitReason
@@ -242,23 +243,28 @@ class TargetReader:
             log.warning("Stream entry names an unknown request", stream=self._stream)
 
     async def _work(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
-        integration_request_id = lease.integration_request.id
+        integration_request = lease.integration_request
         try:
             await self._processor.process(lease, place, self.target, rung_by=rung_by, begun_ns=begun_ns)
         except Exception:  # the outermost frame of a request: its lease runs out and others take it
-            log.exception("Processing failed", request_id=integration_request_id)
+            log.exception(
+                "Processing failed",
+                request_id=integration_request.id,
+                correlation_id=integration_request.correlation_id,
+            )
         finally:
             place.leave()
-            rung_again = self._in_hand.end(integration_request_id)
+            rung_again = self._in_hand.end(integration_request.id)
         if rung_again:
-            await self._ring(integration_request_id)
+            await self._ring(integration_request)
 
-    async def _ring(self, integration_request_id: str) -> None:
+    async def _ring(self, integration_request: IntegrationRequest) -> None:
         """Ring once more for a request whose bell rang while it was worked on; if that fails, intake will."""
         try:
-            await self._streams.publish([(self._stream, {"id": integration_request_id})])
+            await self._streams.publish([(self._stream, {"id": integration_request.id})])
         except HubError as error:
-            log.info("Bell was not rung again", stream=self._stream, reason=error.reason)
+            ids = {"request_id": integration_request.id, "correlation_id": integration_request.correlation_id}
+            log.info("Bell was not rung again", stream=self._stream, reason=error.reason, **ids)
 
 
 class Consumer:

@@ -352,6 +352,7 @@ async def consuming_from(
     parts: Surroundings,
     redis_url: str,
     *targets: Target,
+    processor: Any = None,
     grace_seconds: float = 5.0,
     block_seconds: float = 0.5,
     **periods: float,
@@ -360,7 +361,7 @@ async def consuming_from(
     streams = Streams(redis_url, block_seconds=block_seconds)
     in_hand = WorkInHand()
     read = targets or (target(),)
-    processor = parts.processor(*read)
+    processor = processor or parts.processor(*read)
     readers = [
         TargetReader(
             one,

@@ -1,6 +1,6 @@
-"""Find Prometheus and its promtool, for the tests: on PATH, else out of Debian's package in this folder's cache.
+"""Find Prometheus, promtool and amtool for the tests: on PATH, else out of Debian's packages in this folder's cache.
 
-`python tools/promtool.py [ARGUMENTS]` runs promtool. The package is unpacked into .cache, never installed: installing
+`python tools/promtool.py [ARGUMENTS]` runs promtool. A package is unpacked into .cache, never installed: installing
 it would start a service.
 """
 
@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "prometheus"
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+#: Debian's package of each program.
+PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 HELP = (
-    "promtool NOT FOUND: the alerts' rules cannot be tested.\n"
-    "Install Prometheus (Debian and Ubuntu: `apt-get install prometheus`, macOS: `brew install prometheus`), or make\n"
-    "`apt-get download prometheus` and `dpkg` work here: {why}"
+    "{program} NOT FOUND: the alerts cannot be tested.\n"
+    "Install it (Debian and Ubuntu: `apt-get install {package}`, macOS: `brew install {brew}`), or make\n"
+    "`apt-get download {package}` and `dpkg` work here: {why}"
 )
 
 
@@ -23,42 +25,42 @@ class NotFound(Exception):
 
 
 def find(program: str) -> Path:
-    """Find `prometheus` or `promtool`. Raises: NotFound."""
+    """Find one of PACKAGES' programs. Raises: NotFound."""
     if (found := shutil.which(program)) is not None:
         return Path(found)
-    unpacked = CACHE / "usr" / "bin" / program
-    if not unpacked.exists():
-        _unpack()
-    if not unpacked.exists():
-        raise NotFound(HELP.format(why=f"Debian's package has no {program}"))
+    package = PACKAGES[program]
+    unpacked = CACHE / package / "usr" / "bin" / program
+    try:
+        if not unpacked.exists():
+            _unpack(package)
+        if not unpacked.exists():
+            raise OSError(f"Debian's package has no {program}")
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        brew = package.rpartition("-")[2]
+        raise NotFound(HELP.format(program=program, package=package, brew=brew, why=error)) from error
     return unpacked
 
 
-def _unpack() -> None:
+def _unpack(package: str) -> None:
     """Unpack Debian's package beside the cache and put it in its place at once, for two tests may do this together."""
-    own = CACHE.with_name(f"prometheus-{os.getpid()}")
+    own = CACHE / f"{package}-{os.getpid()}"
     own.mkdir(parents=True, exist_ok=True)
     try:
-        _run(["apt-get", "download", "prometheus"], own)
-        (package,) = own.glob("prometheus_*.deb")
-        _run(["dpkg", "-x", str(package), str(own)], own)
-        package.unlink()
-        if not CACHE.exists():
-            own.rename(CACHE)
-    except (OSError, ValueError) as error:
-        raise NotFound(HELP.format(why=str(error))) from error
+        _run(["apt-get", "download", package], own)
+        (file,) = own.glob(f"{package}_*.deb")
+        _run(["dpkg", "-x", str(file), str(own)], own)
+        file.unlink()
+        if not (CACHE / package).exists():
+            own.rename(CACHE / package)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path) -> None:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotFound(HELP.format(why=f"{command[0]}: {error}")) from error
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise NotFound(HELP.format(why=f"`{' '.join(command[:2])}` says: {last}"))
+        raise OSError(f"`{' '.join(command[:2])}` says: {last}")
 
 
 def main() -> int:

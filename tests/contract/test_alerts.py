@@ -14,6 +14,7 @@ from tools.promtool import NotFound, find
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "hub-alerts.yml"
+ROUTES = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
 RULE_TESTS = sorted((ROOT / "tests" / "prometheus").glob("*.yml"))
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 #: Prometheus makes this one of every scrape.
@@ -21,13 +22,14 @@ OF_PROMETHEUS = {"up"}
 WORDS = {"by", "and", "or", "on", "le", "without", "unless", "offset", "ignoring", "group_left", "bool"}
 
 
-def promtool(*arguments: str) -> None:
+def run(program: str, *arguments: str) -> str:
     try:
-        program = find("promtool")
+        path = find(program)
     except NotFound as error:
         pytest.fail(str(error), pytrace=False)
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def rules() -> list[dict[str, Any]]:
@@ -66,13 +68,13 @@ def dashboard_expressions(path: Path) -> list[str]:
 
 
 def test_promtool_takes_the_rules_and_the_configuration() -> None:
-    promtool("check", "rules", str(RULES))
-    promtool("check", "config", str(ROOT / "deploy" / "prometheus" / "prometheus.yml"))
+    run("promtool", "check", "rules", str(RULES))
+    run("promtool", "check", "config", str(ROOT / "deploy" / "prometheus" / "prometheus.yml"))
 
 
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
 def test_every_alert_fires_when_it_should_and_only_then(path: Path) -> None:
-    promtool("test", "rules", str(path))
+    run("promtool", "test", "rules", str(path))
 
 
 def test_promtool_finds_a_rule_that_is_wrong(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_promtool_finds_a_rule_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "test.yml").write_text(flow.replace("../../deploy/prometheus/hub-alerts.yml", "rules.yml"))
 
     with pytest.raises(AssertionError, match="IntegrationFailureRateHigh"):
-        promtool("test", "rules", str(tmp_path / "test.yml"))
+        run("promtool", "test", "rules", str(tmp_path / "test.yml"))
 
 
 def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
@@ -128,6 +130,16 @@ def test_every_metric_of_a_dashboard_is_exported(path: Path) -> None:
     assert named - exported() - recorded() == set()
 
 
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_expression_of_a_dashboard_can_be_asked(path: Path, tmp_path: Path) -> None:
+    asked = [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
+    filled = [each.replace("$__rate_interval", "5m") for each in asked]
+    rules = [{"record": f"asked_{number}", "expr": each} for number, each in enumerate(filled)]
+    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+
+    run("promtool", "check", "rules", str(tmp_path / "asked.yml"))
+
+
 def test_every_metric_of_the_table_is_shown_on_a_dashboard() -> None:
     shown = {name for path in DASHBOARDS for text in dashboard_expressions(path) for name in metrics_in(text)}
     unsuffixed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
@@ -143,8 +155,17 @@ def test_the_limits_of_the_objectives_are_buckets() -> None:
     assert all(limits <= set(metric.buckets) for metric in METRICS if metric.name.endswith("_ms"))
 
 
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "pages"), ("ticket", "tickets")])
+def test_alertmanager_takes_the_configuration_and_routes_by_severity(severity: str, receiver: str) -> None:
+    run("amtool", "check-config", str(ROUTES))
+
+    said = run("amtool", "config", "routes", "test", f"--config.file={ROUTES}", f"severity={severity}")
+
+    assert said.strip() == receiver
+
+
 def test_the_pager_reads_its_key_from_a_file() -> None:
-    config = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())
+    config = yaml.safe_load(ROUTES.read_text())
     settings = [each for receiver in config["receivers"] for each in receiver["pagerduty_configs"]]
     receivers = {receiver["name"] for receiver in config["receivers"]}
     routed = {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])}

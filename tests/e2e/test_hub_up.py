@@ -183,10 +183,12 @@ def test_a_failed_end_is_exit_code_1(hub: HubProcess) -> None:
 def test_another_partners_request_is_not_found(hub: HubProcess) -> None:
     sent = answer(hub, "send")
 
-    result = run(hub, "get", sent["id"], "--partner", "stranger")
+    for what in ([sent["id"]], [sent["id"], "--history"], ["--correlation-id", sent["correlationId"]]):
+        result = run(hub, "get", *what, "--partner", "stranger")
 
-    assert (result.returncode, result.stdout) == (1, "")
-    assert f"There is no integration request {sent['id']}" in result.stderr
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "There is no integration request" in result.stderr
+        assert "asked as the partner stranger, and --partner names another" in result.stderr
 
 
 def test_shows_the_history_as_a_timeline(hub: HubProcess) -> None:

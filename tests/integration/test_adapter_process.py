@@ -140,6 +140,8 @@ async def test_a_call_is_measured_and_logged_without_payload_and_secret(adapter:
     _, output = await adapter.end()
 
     assert 'external_system_call_duration_ms_count{system="TotvsProtheus"} 1.0' in metrics
+    for labels in ('operation="deliver",outcome="Unknown"', 'operation="lookup",outcome="Found"'):
+        assert f'external_system_calls_total{{{labels},system="TotvsProtheus"}} 0.0' in metrics
     (line,) = [line for line in output.splitlines() if '"message":"External system called"' in line]
     assert '"correlation_id":"corr-1"' in line
     assert '"request_id":"id-1"' in line

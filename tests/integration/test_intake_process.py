@@ -176,6 +176,18 @@ async def test_a_bad_setting_ends_the_start_with_a_word_that_helps(intake: Intak
     assert "hunter2" not in intake.output
 
 
+async def test_a_fault_that_nobody_foresaw_ends_the_start_with_one_line_too(
+    intake: IntakeProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "rubbish").write_bytes(b"no database" * 100)
+
+    await intake.launch(HUB_DATABASE_URL=f"sqlite:///{tmp_path}/rubbish")
+
+    assert await intake.ended() == 1
+    assert len(intake.output.splitlines()) == 1
+    assert "file is not a database" in intake.line("Service cannot start")["exception"]
+
+
 async def test_two_processes_may_migrate_one_database_at_once(
     empty_postgres_url: str, tmp_path: Path, keys: TestKeys, redis_url: str
 ) -> None:

@@ -267,6 +267,28 @@ async def test_a_bell_that_rang_during_the_work_is_not_lost(parts: Surroundings,
     assert parts.intake.requests[request_id].steps == ["sending", "retry", "sending", "completed"]
 
 
+class BrokenProcessor:
+    """Fails where nothing is caught."""
+
+    async def process(self, *_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_fault_of_ours_is_logged_under_the_requests_ids(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    request_id = parts.intake.add()
+    with capture_logs() as lines:
+        async with consuming(processor=BrokenProcessor()):
+            await ring(db, request_id)
+            await eventually(lambda: lines)
+
+    correlation_id = parts.intake.requests[request_id].lease.integration_request.correlation_id
+    assert [(line["event"], line["request_id"], line["correlation_id"]) for line in lines] == [
+        ("Processing failed", request_id, correlation_id)
+    ]
+
+
 async def test_a_full_target_is_not_read(parts: Surroundings, db: Any, consuming: Consuming) -> None:
     parts.adapter.answer = gate = Gate()
     ids = [parts.intake.add() for _ in range(5)]

@@ -1,10 +1,12 @@
 """One call, whole: whatever an adapter does, there is an outcome, a span and a measurement."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -185,3 +187,15 @@ async def test_a_call_is_measured() -> None:
 
     labels = {"system": "TotvsProtheus"}
     assert telemetry.registry.get_sample_value("external_system_call_duration_ms_count", labels) == 1
+
+
+def test_a_call_shorter_than_a_millisecond_is_measured_by_what_it_took() -> None:
+    async def work() -> None:
+        done_at = time.perf_counter() + 0.0002
+        while time.perf_counter() < done_at:
+            pass
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the services' own loop
+        attempt = runner.run(attempts().deliver(system_of(ScriptedAdapter(work)), DELIVERY))
+
+    assert attempt.seconds >= 0.0002

@@ -123,7 +123,7 @@ def test_a_token_without_keys_says_how_to_make_them() -> None:
     result = hub("token", "--partner", "acme")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "`hub keys` makes one" in result.stderr
+    assert "`hub up` makes one at its first start, `hub keys` at once" in result.stderr
 
 
 def test_keys_are_made_once() -> None:

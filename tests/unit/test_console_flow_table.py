@@ -1,6 +1,6 @@
 """The live table of `hub up --watch`: rates, quantiles and what stands where."""
 
-from console.flow_table import SERVICES, Snapshot, draw, quantile, rate
+from console.flow_table import SERVICES, Snapshot, draw, fit, quantile, rate
 
 TARGET = (("target", "TotvsProtheus"),)
 
@@ -67,3 +67,21 @@ def test_the_table_shows_services_rates_stages_and_targets() -> None:
     assert "accepted 10.0" in lines
     assert "publish 0.0 5.0 ms 9.5 ms 10.0 ms" in lines
     assert "TotvsProtheus OPEN 3 of 8 7 5 min 2 0.0 0.0" in lines
+
+
+def test_the_table_of_two_targets_fits_an_ordinary_terminal() -> None:
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
+        ("integration_requests_waiting", (("target", name),)): 1_000_000.0 for name in ("OrdersApi", "TotvsProtheus")
+    }
+    now = Snapshot(at=10, values=values, answering=frozenset(SERVICES))
+
+    lines = draw(Snapshot(at=0, values={}, answering=frozenset()), now)
+
+    assert fit(lines, columns=80, rows=24) == lines
+
+
+def test_what_does_not_fit_is_left_out_and_the_top_stays() -> None:
+    lines = ["SERVICE gateway", "up", "TARGET", "Erp"]
+
+    assert fit(lines, columns=7, rows=4) == ["SERVICE", "up", "... (2 more lines)"[:7]]
+    assert fit(lines, columns=40, rows=5) == lines

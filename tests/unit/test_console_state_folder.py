@@ -27,6 +27,12 @@ def test_makes_the_folder_and_the_keys_for_their_owner_alone(tmp_path: Path) -> 
     assert said == [f"Made a key set in {folder / 'keys'}"]
 
 
+def test_keys_that_are_made_first_make_a_folder_for_their_owner_alone_too(tmp_path: Path) -> None:
+    make_own_keys(tmp_path / "hub" / "keys", lambda _: None)
+
+    assert [mode(tmp_path / "hub"), mode(tmp_path / "hub" / "keys")] == [0o700, 0o700]
+
+
 def test_keeps_the_keys_of_an_earlier_start_and_says_nothing(tmp_path: Path) -> None:
     settings = HubSettings(state_dir=tmp_path / "hub")
     prepare_state_folder(settings, lambda _: None)

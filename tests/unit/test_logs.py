@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,7 @@ def lines() -> Iterator[Lines]:
     handlers, level = root.handlers[:], root.level
     yield Lines()
     structlog.reset_defaults()
+    logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -121,6 +123,18 @@ def test_a_foreign_logger_writes_the_same_shape(lines: Lines) -> None:
 
     (line,) = lines.read()
     assert (line["message"], line["level"], line["service"]) == ("It happened", "warning", "gateway")
+
+
+def test_a_warning_of_a_library_is_a_line_like_any_other(lines: Lines) -> None:
+    configure_logs("gateway", level="info", log_format="json", stream=lines.stream)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("it ends soon", DeprecationWarning, stacklevel=1)
+
+    (line,) = lines.read()
+    assert (line["level"], line["service"]) == ("warning", "gateway")
+    assert "DeprecationWarning: it ends soon" in line["message"]
 
 
 def test_foreign_chatter_is_left_out(lines: Lines) -> None:

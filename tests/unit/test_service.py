@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from chassis.metrics import METRICS
 from chassis.service import Loop, Service
 from chassis.telemetry import MetricsServer, Telemetry
 from chassis.testing import eventually, free_port
@@ -115,39 +114,3 @@ async def test_a_taken_metrics_port_is_named() -> None:
         await second.stop()
         await first.stop()
         await first.stop()
-
-
-@pytest.mark.parametrize("service", ["gateway", "intake", "orchestrator", "adapter"])
-def test_a_service_has_the_metrics_of_the_table_that_are_its_own(service: str) -> None:
-    telemetry = Telemetry(service)
-    described = {family.name for family in telemetry.registry.collect()}
-
-    assert described == {metric.name.removesuffix("_total") for metric in METRICS if service in metric.services}
-
-
-#: The seed's names, exactly, and the service that exports each.
-SEED = {
-    "integration_requests_received_total": "intake",
-    "integration_requests_persist_duration_ms": "intake",
-    "events_published_total": "intake",
-    "worker_active_tasks": "orchestrator",
-    "integration_validation_failures_total": "orchestrator",
-    "external_system_call_duration_ms": "adapter",
-    "integration_requests_completed_total": "intake",
-    "integration_requests_failed_total": "intake",
-}
-
-
-def test_the_seeds_metrics_are_in_the_table() -> None:
-    table = {metric.name: metric for metric in METRICS}
-
-    assert {name: table[name].services for name in SEED} == {name: (service,) for name, service in SEED.items()}
-    assert table["events_published_total"].labels == ("type",)
-    assert table["integration_validation_failures_total"].labels == ("field",)
-    assert table["external_system_call_duration_ms"].labels == ("system",)
-    assert table["integration_requests_failed_total"].labels == ("reason",)
-
-
-def test_a_metric_of_another_service_is_refused_at_start() -> None:
-    with pytest.raises(KeyError):
-        Telemetry("gateway").counter("integration_requests_received_total")

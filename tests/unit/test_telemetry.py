@@ -4,19 +4,19 @@ import re
 
 import pytest
 
-from chassis.metrics import EVERY_SERVICE, METRICS
+from chassis.metrics import ADAPTER, EVERY_SERVICE, INTAKE, METRICS, ORCHESTRATOR
 from chassis.telemetry import OTHER, LabelValues, Telemetry
 
-#: Exactly as the seed has them, with their labels.
+#: Exactly as the seed has them, with their labels and the service that exports each.
 SEED = {
-    "integration_requests_received_total": ("counter", ()),
-    "integration_requests_persist_duration_ms": ("histogram", ()),
-    "events_published_total": ("counter", ("type",)),
-    "worker_active_tasks": ("gauge", ()),
-    "integration_validation_failures_total": ("counter", ("field",)),
-    "external_system_call_duration_ms": ("histogram", ("system",)),
-    "integration_requests_completed_total": ("counter", ()),
-    "integration_requests_failed_total": ("counter", ("reason",)),
+    "integration_requests_received_total": ("counter", (), (INTAKE,)),
+    "integration_requests_persist_duration_ms": ("histogram", (), (INTAKE,)),
+    "events_published_total": ("counter", ("type",), (INTAKE,)),
+    "worker_active_tasks": ("gauge", (), (ORCHESTRATOR,)),
+    "integration_validation_failures_total": ("counter", ("field",), (ORCHESTRATOR,)),
+    "external_system_call_duration_ms": ("histogram", ("system",), (ADAPTER,)),
+    "integration_requests_completed_total": ("counter", (), (INTAKE,)),
+    "integration_requests_failed_total": ("counter", ("reason",), (INTAKE,)),
 }
 #: Everything a label may be: from the configuration, the schemas or the code.
 BOUNDED = {
@@ -26,7 +26,7 @@ BOUNDED = {
 
 
 def test_the_seeds_metrics_have_the_seeds_names_and_labels() -> None:
-    table = {metric.name: (metric.kind, metric.labels) for metric in METRICS}
+    table = {metric.name: (metric.kind, metric.labels, metric.services) for metric in METRICS}
 
     assert {name: table[name] for name in SEED} == SEED
 
@@ -58,6 +58,11 @@ def test_a_service_has_its_own_metrics_only(service: str) -> None:
     assert {family.name.removesuffix("_total") for family in telemetry.registry.collect()} == {
         name.removesuffix("_total") for name in mine
     }
+
+
+def test_a_metric_of_another_service_is_refused_at_start() -> None:
+    with pytest.raises(KeyError):
+        Telemetry("gateway").counter("integration_requests_received_total")
 
 
 def test_a_gauge_shows_what_is_at_the_moment_it_is_read() -> None:

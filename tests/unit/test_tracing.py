@@ -1,5 +1,8 @@
 """Spans made by hand: parents, links, chosen ids, sampling, and nothing at all while nobody collects."""
 
+import subprocess
+import sys
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -53,6 +56,15 @@ def test_without_an_endpoint_there_is_no_span_and_the_context_passes_through() -
     assert not tracing.enabled
     assert begun is None
     assert (inside, tracing.record("db", PARENT, 1)) == (PARENT, PARENT)
+
+
+def test_without_an_endpoint_the_sdk_is_not_even_imported() -> None:
+    program = "import sys; from chassis.tracing import Tracing; Tracing.from_environment('x'); print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "chassis.tracing" in done.stdout.split()
+    assert [name for name in done.stdout.split() if name.startswith(("opentelemetry.sdk", "opentelemetry.exp"))] == []
 
 
 @pytest.mark.parametrize(
