@@ -15,10 +15,12 @@ def new_id() -> str:
     with _lock:
         # 48 bits of milliseconds, then 12 bits of their fraction
         stamp = _last[0] = max(time.time_ns() * 4096 // 1_000_000, _last[0] + 1)
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0x2 << 62 | tail
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return _text(stamp, int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF)
+
+
+def first_id_at(instant: int) -> str:
+    """The smallest id of an instant in microseconds: those made before are smaller, those made later are not."""
+    return _text(max(0, instant) * 4096 // 1000, 0)
 
 
 def is_id(text: str) -> bool:
@@ -31,3 +33,9 @@ def parse_id(text: str) -> str:
     if not is_id(text):  # uuid.UUID also takes underscores, other alphabets' digits and stray dashes
         raise ValueError("not a UUID")
     return text.lower()
+
+
+def _text(stamp: int, tail: int) -> str:
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0x2 << 62 | tail
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

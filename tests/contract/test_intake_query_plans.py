@@ -17,7 +17,7 @@ from chassis.database import Database, Operation
 from chassis.testing import FakeClock
 from intake_service.ids import new_id
 from intake_service.integration_request import Completed, Failed, FailureReason, Sending, Status, Step
-from intake_service.store import backlog, dead_letters, due, leases, outbox, reads, requests
+from intake_service.store import backlog, dead_letters, due, leases, outbox, reads, requests, retention
 from intake_service.store.tables import metadata
 
 FINISHED = 20_000
@@ -94,6 +94,8 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     yield "everything due", write(due.everything_due_now, None)
     decision = dead_letters.Settle(dead_letter_id=letter_id, state="discarded", operator="o", reason="r")
     yield "discard", write(dead_letters.settle_dead_letters, decision)
+    old = retention.Sweep(after_id="0", until_id="f", ended_before=2**62)
+    yield "sweep", write(retention.sweep, old)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
 
     yield "get", read(reads.get_request(first, "partner-1"))
