@@ -48,7 +48,7 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
         on_batch=batch_items.labels(batch="commit").observe,
         on_commit=lambda results, begun_ns: aftermath[0].committed(results, begun_ns),  # noqa: PLW0108 - built later
     )
-    streams = Streams(hub.effective_redis_url)
+    streams = Streams(hub.effective_redis_url, event_age_seconds=hub.event_hours * 3600)
     relay = Relay(store, streams, telemetry, tracing)
     backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
     aftermath.append(Aftermath(relay, backlog, telemetry, tracing))
