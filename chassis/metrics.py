@@ -87,6 +87,12 @@ METRICS = (
     *_rows(
         "counter",
         ("due_rings_total", (INTAKE,), ("target",), "Times the scheduler rang the bell for a due request"),
+        (
+            "integration_requests_deleted_total",
+            (INTAKE,),
+            (),
+            "Finished requests deleted when HUB_RETENTION_DAYS were over",
+        ),
         ("orphan_event_total", (ORCHESTRATOR,), (), "Stream entries that name no request, or are no entries of ours"),
         ("delivery_retries_total", (ORCHESTRATOR,), ("target", "outcome"), "Attempts that will be repeated, and why"),
         (

@@ -60,6 +60,8 @@ class HubSettings(BaseSettings):
     payload_keys: str = Field("", description="env: or file: with the key ring that seals payloads; empty = plain")
     max_backlog: int = Field(1_000_000, ge=1, description="Waiting requests in all before creates are refused")
     max_backlog_per_partner: int = Field(200_000, ge=1, description="Waiting requests of one partner")
+    retention_days: int = Field(0, ge=0, description="Days that a finished request is kept after its end; 0 = for ever")
+    event_hours: float = Field(72.0, gt=0, description="Hours that events stay in Redis; each takes memory there")
     grace_seconds: float = Field(20.0, gt=0, description="Time to finish what is in flight after SIGTERM")
     rpc_timeout_seconds: float = Field(10.0, gt=0, description="Deadline of a call between services")
 

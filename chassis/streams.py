@@ -61,7 +61,8 @@ def work_stream(target: str) -> str:
 class Streams:
     """The hub's connection to Redis or Valkey; a component."""
 
-    def __init__(self, url: str, *, block_seconds: float = 5.0) -> None:
+    def __init__(self, url: str, *, block_seconds: float = 5.0, event_age_seconds: float = EVENT_AGE_SECONDS) -> None:
+        self._event_age_ms = round(event_age_seconds * 1000)
         self._block_ms = round(block_seconds * 1000)
         self._commands = _client(url, COMMAND_TIMEOUT_SECONDS)
         self._reader = _client(url, block_seconds + COMMAND_TIMEOUT_SECONDS)
@@ -226,7 +227,7 @@ class Streams:
         """Forget old entries of the event and dead-letter streams, never work. Raises: StreamsUnavailable."""
         now_ms = round(time.time() * 1000)
         pipeline = self._commands.pipeline(transaction=False)
-        pipeline.xtrim(EVENTS_STREAM, minid=str(now_ms - EVENT_AGE_SECONDS * 1000), approximate=True)
+        pipeline.xtrim(EVENTS_STREAM, minid=str(now_ms - self._event_age_ms), approximate=True)
         pipeline.xtrim(DEAD_LETTER_STREAM, minid=str(now_ms - DEAD_LETTER_AGE_SECONDS * 1000), approximate=True)
         await _guard(pipeline.execute())
 

@@ -18,6 +18,7 @@ from intake_service.gauges import Gauges
 from intake_service.migrations import migrate
 from intake_service.outbox import Relay
 from intake_service.queries import Queries
+from intake_service.retention import Sweeper
 from intake_service.scheduler import Scheduler
 from intake_service.servicer import DeadLetterServicer, IntakeServicer, LifecycleServicer
 from intake_service.settings import load_settings
@@ -47,7 +48,7 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
         on_batch=batch_items.labels(batch="commit").observe,
         on_commit=lambda results, begun_ns: aftermath[0].committed(results, begun_ns),  # noqa: PLW0108 - built later
     )
-    streams = Streams(hub.effective_redis_url)
+    streams = Streams(hub.effective_redis_url, event_age_seconds=hub.event_hours * 3600)
     relay = Relay(store, streams, telemetry, tracing)
     backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
     aftermath.append(Aftermath(relay, backlog, telemetry, tracing))
@@ -87,6 +88,8 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     for name in ("due_rings_total", "integration_requests_total_duration_ms"):
         telemetry.start_at_zero(name, by_target)
     gauges = Gauges(store, telemetry, settings.targets.by_name)
+    sweeper = Sweeper(store, telemetry, days=hub.retention_days)
     return Service(
-        "intake", [tracing, metrics, keys, store, streams, rate_limit, backlog, gauges, relay, scheduler, server]
+        "intake",
+        [tracing, metrics, keys, store, streams, rate_limit, backlog, gauges, relay, scheduler, sweeper, server],
     )

@@ -22,9 +22,12 @@ def new_id() -> str:
         if not _tails:
             _tails.extend(_DRAWN.unpack(os.urandom(_DRAWN.size)))
         tail = _tails.pop()
-    head = f"{stamp:015x}"
-    # version 7; variant 10 and 14 bits; 48 bits
-    return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{0x8000 | tail >> 50:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+    return _text(stamp, tail)
+
+
+def first_id_at(instant: int) -> str:
+    """The smallest id of an instant in microseconds: those made before are smaller, those made later are not."""
+    return _text(max(0, instant) * 4096 // 1000, 0)
 
 
 def is_id(text: str) -> bool:
@@ -37,3 +40,9 @@ def parse_id(text: str) -> str:
     if not is_id(text):  # uuid.UUID also takes underscores, other alphabets' digits and stray dashes
         raise ValueError("not a UUID")
     return text.lower()
+
+
+def _text(stamp: int, tail: int) -> str:
+    head = f"{stamp:015x}"
+    # version 7; variant 10 and 14 bits; 48 bits
+    return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{0x8000 | tail >> 50:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from intake_service.integration_request import Status
 from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, to_stored
 from intake_service.store.tables import history
@@ -52,6 +53,9 @@ def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callabl
     conditions = [t.c.partner_id == wanted.partner_id]
     named = (t.c.status, t.c.external_id, t.c.target_system, t.c.correlation_id)
     conditions += [column == value for column in named if (value := getattr(wanted, column.name))]
+    if wanted.status:
+        # what the status implies, said aloud: the indexes of what waits and of what has ended are partial
+        conditions.append(t.c.due_at.is_(None) if Status(wanted.status).is_terminal else t.c.due_at.is_not(None))
     if wanted.created_after is not None:
         conditions.append(t.c.created_at >= wanted.created_after)
     if wanted.created_before is not None:

@@ -53,11 +53,31 @@ sa.Index(
     sqlite_where=integration_requests.c.leased_by.is_not(None),
     postgresql_where=integration_requests.c.leased_by.is_not(None),
 )
+# What waits: counted without a look at the rows, and listed by every status that is not terminal.
+sa.Index(
+    "ix_integration_requests_waiting",
+    *(integration_requests.c[name] for name in ("partner_id", "created_at", "id", "target_system", "due_at")),
+    sqlite_where=integration_requests.c.due_at.is_not(None),
+    postgresql_where=integration_requests.c.due_at.is_not(None),
+)
+# One for each filter of a list, in the order of its pages. That of the status is partial, so that it is written once.
 sa.Index(
     "ix_integration_requests_newest",
-    integration_requests.c.partner_id,
-    integration_requests.c.created_at,
-    integration_requests.c.id,
+    *(integration_requests.c[name] for name in ("partner_id", "created_at", "id")),
+)
+sa.Index(
+    "ix_integration_requests_ended",
+    *(integration_requests.c[name] for name in ("partner_id", "status", "created_at", "id")),
+    sqlite_where=integration_requests.c.due_at.is_(None),
+    postgresql_where=integration_requests.c.due_at.is_(None),
+)
+sa.Index(
+    "ix_integration_requests_target",
+    *(integration_requests.c[name] for name in ("partner_id", "target_system", "created_at", "id")),
+)
+sa.Index(
+    "ix_integration_requests_correlation",
+    *(integration_requests.c[name] for name in ("partner_id", "correlation_id", "created_at", "id")),
 )
 
 history = sa.Table(

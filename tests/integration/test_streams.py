@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
 
-from chassis.streams import GROUP, Streams, StreamsUnavailable
+from chassis.streams import EVENTS_STREAM, GROUP, Streams, StreamsUnavailable
 from chassis.testing import eventually
 from tests.servers import ValkeyServer
 
@@ -131,3 +132,21 @@ async def test_a_dead_redis_is_said_to_be_so_within_its_time_out(streams: Stream
         await streams.publish([(STREAM, {"id": "1"})])
     with pytest.raises(StreamsUnavailable):
         await streams.read(STREAM, "worker", 1)
+
+
+async def test_events_are_forgotten_by_their_age_and_work_never_is(valkey: ValkeyServer, commands: redis.Redis) -> None:
+    seconds, micros = await commands.time()
+    long_ago = seconds * 1000 + micros // 1000 - 3_600_000
+    for number in range(1000):
+        for stream in (EVENTS_STREAM, STREAM):
+            await commands.xadd(stream, {"id": str(number)}, id=f"{long_ago}-{number + 1}")
+    await commands.xadd(EVENTS_STREAM, {"id": "new"})
+    forgetful = Streams(valkey.url, event_age_seconds=1800)
+    await forgetful.trim_by_age()
+    await forgetful.stop()
+    newest: Any = await commands.xrevrange(EVENTS_STREAM, count=1)
+
+    # whole nodes of a stream only, so that some old entries stay
+    assert 1 <= await commands.xlen(EVENTS_STREAM) <= 101
+    assert newest[0][1] == {"id": "new"}
+    assert await commands.xlen(STREAM) == 1000

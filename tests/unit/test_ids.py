@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from intake_service.ids import is_id, new_id, parse_id
+from intake_service.ids import first_id_at, is_id, new_id, parse_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_it() -> None:
@@ -62,3 +62,11 @@ def test_what_is_no_uuid_is_refused(text: str) -> None:
     assert not is_id(text)
     with pytest.raises(ValueError, match="not a UUID"):
         parse_id(text)
+
+
+def test_the_first_id_of_an_instant_parts_those_made_before_from_those_made_after() -> None:
+    now = time.time_ns() // 1000
+    earlier, later = first_id_at(now - 1_000_000), first_id_at(now + 1_000_000)
+
+    assert earlier < new_id() < later
+    assert is_id(earlier)

@@ -1,0 +1,66 @@
+"""`python -m tests.hot_paths` prints, as JSON, what one request costs on each hot path, the same on any machine.
+
+Executed instructions of Python, and statements of a batch; tests/unit/test_hot_paths.py holds them against their
+budgets.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from chassis.logs import configure_logs
+from chassis.testing import TestKeys, eventually
+from tests.hot_paths import services
+from tests.hot_paths.counting import Instructions, statements
+from tests.hot_paths.intake import Intake
+from tests.hot_paths.services import BATCH
+
+#: The first rounds fill caches: compiled statements, loggers, a verified token.
+WARM_ROUNDS = 2
+ROUNDS = 2
+
+
+async def main() -> dict[str, dict[str, int]]:
+    """Count every path."""
+    instructions: dict[str, int] = {}
+    sent: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix="hub-hot-paths-") as name:
+        folder = Path(name)
+        keys = TestKeys(folder)
+        instructions["gateway create"] = await _count(services.gateway(keys))
+        instructions["orchestrator process"] = await _count(services.orchestrator(keys))
+        instructions["adapter deliver"] = await _count(services.adapter(folder))
+        intake = Intake(folder)
+        await intake.relay.start()
+        await eventually(intake.is_ready)
+        for round_number in range(WARM_ROUNDS + 1):
+            for step in (intake.create, intake.claim, intake.announce, intake.complete, intake.publish):
+                with Instructions() as counter, statements(intake.database.engine) as texts:
+                    await step()
+                if round_number == WARM_ROUNDS:
+                    instructions[f"intake {step.__name__}"] = counter.count // BATCH
+                    sent[f"intake {step.__name__}"] = len(texts)
+        intake.database.dispose()
+    return {"instructions": instructions, "statements": sent}
+
+
+async def _count(batch: Callable[[], Awaitable[None]]) -> int:
+    for _ in range(WARM_ROUNDS):
+        await batch()
+    with Instructions() as counter:
+        for _ in range(ROUNDS):
+            await batch()
+    return counter.count // (ROUNDS * BATCH)
+
+
+if __name__ == "__main__":
+    gc.disable()  # what it finalizes, and when, is not the path's
+    with Path(os.devnull).open("w") as nowhere:
+        configure_logs("hot-paths", level="info", log_format="json", stream=nowhere)
+        figures = asyncio.run(main())
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,58 @@
+"""Counting what is executed, without a clock: bytecode instructions, and statements sent to a database."""
+
+import asyncio
+import selectors
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+#: The loop's own work: how often it looks round depends on the machine, and the hub runs on another one (uvloop).
+_LOOP = (str(Path(asyncio.__file__).parent), str(Path(selectors.__file__)))
+
+
+class Instructions:
+    """A counter; `with` counts what this thread executes inside, in the hub's code and in its libraries'."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        sys.settrace(self._enter_frame)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        sys.settrace(None)
+
+    def _enter_frame(self, frame: FrameType, _: str, __: Any) -> Any:
+        if frame.f_code.co_filename.startswith(_LOOP):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._step
+
+    def _step(self, _: FrameType, event: str, __: Any) -> Any:
+        if event == "opcode":
+            self.count += 1
+        return self._step
+
+
+@contextmanager
+def statements(engine: sa.Engine) -> Iterator[list[str]]:
+    """What is sent to a database meanwhile; rows that travel together are one statement."""
+    sent: list[str] = []
+
+    def remember(*arguments: Any) -> None:
+        sent.append(arguments[2])
+
+    sa.event.listen(engine, "before_cursor_execute", remember)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", remember)

@@ -1,0 +1,70 @@
+"""The guard of the hot paths: a change that makes a request dearer is seen when it lands, on any machine.
+
+What is counted (tests/hot_paths) is executed instructions and sent statements, not time. To move a budget on purpose:
+run `python -m tests.hot_paths`, write its figure here, and say in the commit what is bought with it.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Python instructions for one request, in batches of 50, measured on Python 3.11.
+INSTRUCTIONS = {
+    "gateway create": 3120,
+    "intake create": 2645,
+    "intake claim": 3035,
+    "intake announce": 2560,
+    "intake complete": 3160,
+    "intake publish": 2160,
+    "orchestrator process": 3360,
+    "adapter deliver": 3075,
+}
+#: Statements for a batch of any size, BEGIN among them.
+STATEMENTS = {
+    "intake create": 4,
+    "intake claim": 6,
+    "intake announce": 5,
+    "intake complete": 5,
+    "intake publish": 2,
+}
+#: Ten runs on a busy machine differ by 2 % at most (which bucket of a histogram a duration falls into). Another
+#: version of Python compiles to other instructions.
+MARGIN = 0.05 if sys.version_info[:2] == (3, 11) else 0.50
+#: A budget that nobody lowers after an improvement would hide the next growth.
+SLACK = 0.25
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, dict[str, int]]:
+    """What the paths cost now, counted in a process of its own: no plugin of the tests has a part in it."""
+    command = [sys.executable, "-m", "tests.hot_paths"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    counted: dict[str, dict[str, int]] = json.loads(done.stdout)
+    return counted
+
+
+def test_every_path_has_a_budget(figures: dict[str, dict[str, int]]) -> None:
+    assert figures["instructions"].keys() == INSTRUCTIONS.keys()
+    assert figures["statements"].keys() == STATEMENTS.keys()
+
+
+@pytest.mark.parametrize("path", INSTRUCTIONS)
+def test_a_request_costs_no_more_than_its_budget(figures: dict[str, dict[str, int]], path: str) -> None:
+    budget, cost = INSTRUCTIONS[path], figures["instructions"][path]
+    change = f"{path}: {budget} -> {cost} instructions per request ({(cost / budget - 1) * 100:+.0f} %)"
+
+    assert cost <= budget * (1 + MARGIN), f"{change}. Make it cheaper, or move the budget (see above) and say why."
+    assert cost >= budget * (1 - SLACK - MARGIN), f"{change}. Cheaper than its budget: lower that to {cost}."
+
+
+@pytest.mark.parametrize("path", STATEMENTS)
+def test_a_batch_sends_the_statements_of_its_budget(figures: dict[str, dict[str, int]], path: str) -> None:
+    budget, sent = STATEMENTS[path], figures["statements"][path]
+
+    assert sent == budget, f"{path}: {budget} -> {sent} statements per batch. If that is meant, move the budget."
