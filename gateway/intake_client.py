@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from chassis.access import Caller
 from chassis.batcher import Batcher
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.errors import (
@@ -24,6 +25,7 @@ from chassis.logs import get_logger
 from chassis.rpc_client import RpcClient
 from chassis.status import from_status
 from chassis.telemetry import Telemetry
+from gateway.mapping import to_limits
 from integrationhub.intake.v1.intake_pb2 import (
     BatchCreateIntegrationRequestsRequest,
     BatchCreateResult,
@@ -90,9 +92,11 @@ class IntakeClient:
         finally:
             self._held_bytes -= size
 
-    async def get(self, request_id: str, *, partner_id: str) -> IntegrationRequest:
-        """Read one request of a partner. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
-        request = GetIntegrationRequestRequest(id=request_id, partner_id=partner_id)
+    async def get(self, request_id: str, caller: Caller) -> IntegrationRequest:
+        """Read one request of the caller's. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
+        request = GetIntegrationRequestRequest(
+            id=request_id, partner_id=caller.partner_id, partner_limits=to_limits(caller.limits)
+        )
         response = await self._read(self._stub.GetIntegrationRequest, request)
         return response.integration_request
 
@@ -100,9 +104,11 @@ class IntakeClient:
         """Read one page. Raises: InvalidRequest for a cursor of another list; ServiceUnavailable."""
         return await self._read(self._stub.ListIntegrationRequests, request)
 
-    async def list_history(self, request_id: str, *, partner_id: str) -> ListIntegrationRequestHistoryResponse:
+    async def list_history(self, request_id: str, caller: Caller) -> ListIntegrationRequestHistoryResponse:
         """Read the story of one request. Raises: as `get`."""
-        request = ListIntegrationRequestHistoryRequest(id=request_id, partner_id=partner_id)
+        request = ListIntegrationRequestHistoryRequest(
+            id=request_id, partner_id=caller.partner_id, partner_limits=to_limits(caller.limits)
+        )
         return await self._read(self._stub.ListIntegrationRequestHistory, request)
 
     async def start(self) -> None:

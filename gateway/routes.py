@@ -80,7 +80,7 @@ class IntegrationRequestRoutes:
     async def get(self, request: Request) -> Response:
         """Answer one request of the caller's partner, or 304 when the caller's copy is current."""
         request_id = read_id(request.path_params["id"])
-        stored = await self._intake.get(request_id, partner_id=_caller(request).partner_id)
+        stored = await self._intake.get(request_id, _caller(request))
         headers = {"ETag": to_etag(stored), **_REVALIDATE}
         if etag_matches(header_text(request.scope, b"if-none-match"), headers["ETag"]):
             return Response(status_code=304, headers=headers)
@@ -88,13 +88,14 @@ class IntegrationRequestRoutes:
 
     async def list_requests(self, request: Request) -> Response:
         """Answer one page of the requests of the caller's partner."""
-        query = read_list_query(request.scope["query_string"], partner_id=_caller(request).partner_id)
+        caller = _caller(request)
+        query = read_list_query(request.scope["query_string"], partner_id=caller.partner_id, limits=caller.limits)
         return _json(to_list_body(await self._intake.list_requests(query)), _NO_STORE)
 
     async def list_history(self, request: Request) -> Response:
         """Answer everything that happened to one request of the caller's partner."""
         request_id = read_id(request.path_params["id"])
-        story = await self._intake.list_history(request_id, partner_id=_caller(request).partner_id)
+        story = await self._intake.list_history(request_id, _caller(request))
         return _json(to_history_body(story), _NO_STORE)
 
 

@@ -245,6 +245,17 @@ async def test_a_token_for_other_systems_stores_nothing(anybody: httpx.AsyncClie
     assert (await anybody.get(PATH, headers=header)).json()["items"] == []
 
 
+@pytest.mark.parametrize("claim", ["sources", "targets"])
+async def test_a_token_for_other_systems_sees_nothing(
+    anybody: httpx.AsyncClient, forge: Forge, victim: tuple[str, str, str], claim: str
+) -> None:
+    header = {"Authorization": f"Bearer {forge.good(sub=victim[0], **{claim: ['Elsewhere']})}"}
+
+    assert_safe(await anybody.get(f"{PATH}/{victim[1]}", headers=header), 404)
+    assert_safe(await anybody.get(f"{PATH}/{victim[1]}/history", headers=header), 404)
+    assert (await anybody.get(PATH, headers=header)).json()["items"] == []
+
+
 async def test_a_burst_over_the_limit_is_refused_and_neighbours_are_not(
     anybody: httpx.AsyncClient, forge: Forge
 ) -> None:
