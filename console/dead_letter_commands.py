@@ -127,7 +127,9 @@ def redrive(
     payload: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A corrected payload, for exactly one ID.")
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the history keeps it.")] = "",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; required but for --dry-run, the history keeps it.")
+    ] = "",
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -139,6 +141,8 @@ def redrive(
         if len(selection.ids) != 1:
             raise typer.BadParameter("--payload corrects exactly one request; name one ID")
         payload_json = _read_payload(payload)
+    if not dry_run and not reason.strip():
+        raise typer.BadParameter("--reason must say why")
     with _client() as client:
 
         def settle(*, dry_run: bool) -> "list[Settled]":
