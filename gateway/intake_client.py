@@ -21,6 +21,7 @@ from chassis.errors import (
     ServiceUnavailable,
     Unauthenticated,
 )
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rpc_client import RpcClient
 from chassis.status import from_status
@@ -65,13 +66,18 @@ class IntakeClient:
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
         self._is_reachable = True
+        on_batch = telemetry.histogram("batch_items").labels(batch="create").observe
         self._batcher: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
             self._create_batch,
             max_items=MAX_BATCH_ITEMS,
             max_weight=MAX_BATCH_BYTES,
             weight=CreateIntegrationRequestRequest.ByteSize,
             concurrency=BATCHES_IN_FLIGHT,
-            on_batch=telemetry.histogram("batch_items").labels(batch="create").observe,
+            on_batch=on_batch,
+        )
+        # alone: the items of a batch are answered together, and checking a long one takes its time
+        self._long: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
+            self._create_batch, max_items=1, concurrency=BATCHES_IN_FLIGHT, on_batch=on_batch
         )
 
     async def create(self, request: CreateIntegrationRequestRequest) -> BatchCreateResult:
@@ -86,7 +92,7 @@ class IntakeClient:
         self._held_bytes += size
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._batcher.submit(request)
+                return await (self._batcher if size < LONG_BYTES else self._long).submit(request)
         except TimeoutError:
             raise _outcome_not_known() from None
         finally:
@@ -116,7 +122,7 @@ class IntakeClient:
 
     async def stop(self) -> None:
         """Finish the creates that are waiting or in flight."""
-        await self._batcher.drain()
+        await asyncio.gather(self._batcher.drain(), self._long.drain())
 
     async def _create_batch(
         self, requests: Sequence[CreateIntegrationRequestRequest]

@@ -15,8 +15,11 @@ from structlog.contextvars import bind_contextvars
 
 from chassis.access import Caller
 from chassis.correlation import correlation_id_var, traceparent_var
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.tracing import Tracing, trace_fields
+from chassis.turns import Turns
+from gateway.bodies import CreateBody
 from gateway.headers import header_text
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
@@ -50,6 +53,7 @@ class IntegrationRequestRoutes:
     def __init__(self, intake: IntakeClient, tracing: Tracing) -> None:
         self._intake = intake
         self._tracing = tracing
+        self._long_bodies = Turns()
 
     async def create(self, request: Request) -> Response:
         """Answer 202 once the request is durable."""
@@ -57,7 +61,7 @@ class IntegrationRequestRoutes:
         with self._tracing.span(
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
-            body = read_create_body(await read_json_body(request.scope, request.receive))
+            body = await self._read_body(await read_json_body(request.scope, request.receive))
             # bound for good: the call has a context of its own
             bind_contextvars(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
@@ -76,6 +80,11 @@ class IntegrationRequestRoutes:
             rate = created.rate
             headers |= rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
         return _json(to_accepted_body(stored), headers, status=202)
+
+    async def _read_body(self, text: bytes) -> CreateBody:
+        if len(text) < LONG_BYTES:
+            return read_create_body(text)
+        return await self._long_bodies.take(lambda: read_create_body(text))
 
     async def get(self, request: Request) -> Response:
         """Answer one request of the caller's partner, or 304 when the caller's copy is current."""

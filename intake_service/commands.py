@@ -15,10 +15,12 @@ from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
 from chassis.database import Store
 from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, Violation
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rate_limit import RateLimit, RateStanding, Wanted
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
+from chassis.turns import Turns
 from intake_service.backlog import Backlog
 from intake_service.ids import is_id, new_id, parse_id
 from intake_service.store import dead_letters, leases, requests
@@ -68,6 +70,7 @@ class Commands:
         self._backlog = backlog
         self._rate_limit = rate_limit
         self._rate_per_minute = rate_per_minute
+        self._long_payloads = Turns()
         self._targets = targets.by_name
         self._persist_ms = telemetry.histogram("integration_requests_persist_duration_ms")
 
@@ -90,7 +93,7 @@ class Commands:
                 checked.append(_too_fast(rates[owner.partner_id]))
             else:
                 left[owner.partner_id] = left.get(owner.partner_id, 0) - 1
-                checked.append(self._check(owner, draft))
+                checked.append(await self._check_in_turn(owner, draft))
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
         created = await self._store.write_many(requests.create_requests, items) if items else []
         elapsed_ms = (time.perf_counter() - started) * 1000
@@ -156,6 +159,11 @@ class Commands:
             if limit:
                 wanted[owner.partner_id] = Wanted(count=counts[owner.partner_id], limit=limit)
         return wanted
+
+    async def _check_in_turn(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
+        if len(draft.payload_json) < LONG_BYTES:
+            return self._check(owner, draft)
+        return await self._long_payloads.take(lambda: self._check(owner, draft))
 
     def _check(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
         try:

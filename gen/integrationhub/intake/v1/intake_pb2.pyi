@@ -170,7 +170,7 @@ class CreateIntegrationRequestRequest(_message.Message):
     target_system: _builtins.str
     """A configured target."""
     payload_json: _builtins.str
-    """One JSON object as text; at most 1 MiB, nesting at most 64, no duplicate keys."""
+    """One JSON object as text; at most 1 MiB, 50,000 values, nesting at most 64, no duplicate keys."""
     correlation_id: _builtins.str
     """^[A-Za-z0-9._-]{1,128}$; empty takes the metadata's, else a new UUID."""
     partner_id: _builtins.str
