@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from adapter_service.adapters.base import Adapter
 from adapter_service.auth import make_credentials
@@ -16,7 +17,11 @@ from adapter_service.calls import TargetCalls
 from adapter_service.masked_paths import read_paths
 from chassis.errors import ConfigurationError
 from chassis.http_client import HttpClient
+from chassis.logs import get_logger
+from chassis.settings import LOOPBACK
 from chassis.targets import Target, Targets
+
+log = get_logger()
 
 PACKAGE = "adapter_service.adapters"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -45,8 +50,21 @@ class ExternalSystem:
 
 
 def build_systems(targets: Targets) -> dict[str, ExternalSystem]:
-    """Make every configured system. Raises: ConfigurationError that names the target and the key."""
+    """Make every configured system, and say which of them are called in plain text.
+
+    Raises: ConfigurationError that names the target and the key.
+    """
+    for name, target in targets.by_name.items():
+        for url in (target.base_url, target.auth.token_url):
+            if url and is_plain(url):
+                log.warning("Target is not encrypted", target=name)
     return {name: build_system(target, targets.folder) for name, target in sorted(targets.by_name.items())}
+
+
+def is_plain(url: str) -> bool:
+    """Whether documents and credentials leave this machine as they are."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
 
 def build_system(target: Target, folder: Path) -> ExternalSystem:

@@ -67,6 +67,12 @@ class PartnerLimits:
     #: Creates per minute; None = the hub's default, 0 = no limit.
     rate_per_minute: int | None = None
 
+    def allow(self, source_system: str, target_system: str) -> bool:
+        """Whether the token is for this source and this target."""
+        return (self.sources is None or source_system in self.sources) and (
+            self.targets is None or target_system in self.targets
+        )
+
     def check_systems(self, source_system: str, target_system: str) -> None:
         """Raises: SystemNotAllowed when the token is not for this source or this target."""
         if self.sources is not None and source_system not in self.sources:
@@ -76,6 +82,14 @@ class PartnerLimits:
 
 
 NO_LIMITS = PartnerLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose requests a call is about, and which of them: those of the systems that the partner's token allows."""
+
+    partner_id: str
+    limits: PartnerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +123,14 @@ class Caller:
             detail = f"must be 1 to {MAX_NAME} printable characters"
             raise InvalidRequest("The partner id cannot be one.", [Violation(pointer="/partnerId", detail=detail)])
         return partner_id
+
+    def owner(self, partner_id: str, limits: PartnerLimits) -> Owner:
+        """Whose requests this call is about. A caller's own limits are those of its token, whatever `limits` says.
+
+        Raises: as `act_for`.
+        """
+        named = self.act_for(partner_id)
+        return Owner(partner_id=named, limits=self.limits if named == self.partner_id else limits)
 
 
 def is_name(text: str) -> bool:

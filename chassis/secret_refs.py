@@ -14,7 +14,7 @@ def read_secret(reference: str, folder: Path) -> str:
     kind, _, name = reference.partition(":")
     if kind == "env":
         if name not in os.environ:
-            raise ConfigurationError(f"The environment has no {name}; a target's secret refers to it", name=name)
+            raise ConfigurationError(f"The environment has no {name}; a secret refers to it", name=name)
         return os.environ[name]
     if kind == "file":
         try:

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.errors import ConfigurationError
 from chassis.logs import get_logger
+from chassis.secret_refs import read_secret
 
 log = get_logger()
 
@@ -25,8 +26,10 @@ class HubSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HUB_", frozen=True, extra="ignore")
 
     state_dir: Path = Field(Path(".hub"), description="Folder of the SQLite file, Valkey's files, keys and logs")
-    database_url: str = Field("", description="Empty = SQLite in the state folder; postgresql://... in production")
-    redis_url: str = Field("", description="Empty = the embedded Valkey that `hub up` starts")
+    database_url: str = Field(
+        "", description="Empty = SQLite in the state folder; postgresql://..., or env: or file: that holds it"
+    )
+    redis_url: str = Field("", description="Empty = the embedded Valkey of `hub up`; or as HUB_DATABASE_URL")
     redis_port: int = Field(6390, ge=1, le=65535, description="Port of the embedded Valkey")
     targets: Path = Field(Path("deploy/targets.toml"), description="TOML file with the external systems")
 
@@ -78,12 +81,12 @@ class HubSettings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         """The URL to connect to, with the default filled in."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'hub.sqlite3'}"
+        return _resolved(self.database_url) or f"sqlite:///{self.state_dir / 'hub.sqlite3'}"
 
     @property
     def effective_redis_url(self) -> str:
         """The URL to connect to, with the default filled in."""
-        return self.redis_url or f"redis://{self._embedded_password()}127.0.0.1:{self.redis_port}/0"
+        return _resolved(self.redis_url) or f"redis://{self._embedded_password()}127.0.0.1:{self.redis_port}/0"
 
     @property
     def redis_password_file(self) -> Path:
@@ -151,6 +154,11 @@ class HubSettings(BaseSettings):
             mode = dict(parse_qsl(url.query)).get("sslmode", "prefer")
             encrypted = mode in ("require", "verify-ca", "verify-full")
             self.check_link(f"{url.hostname}:{_port(url, 5432)}", encrypted=encrypted)
+
+
+def _resolved(url: str) -> str:
+    """Raises: ConfigurationError when it refers to nothing."""
+    return read_secret(url, Path.cwd()) if url.startswith(("env:", "file:")) else url
 
 
 def _port(url: SplitResult, default: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from chassis.access import Caller
 from chassis.batcher import Batcher
 from chassis.errors import (
     HubError,
@@ -19,10 +20,12 @@ from chassis.errors import (
     ServiceUnavailable,
     Unauthenticated,
 )
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rpc_client import RpcClient
 from chassis.status import from_status
 from chassis.telemetry import Telemetry
+from gateway.mapping import to_limits
 from integrationhub.intake.v1.intake_pb2 import (
     BatchCreateIntegrationRequestsRequest,
     BatchCreateResult,
@@ -62,13 +65,18 @@ class IntakeClient:
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
         self._is_reachable = True
+        on_batch = telemetry.histogram("batch_items").labels(batch="create").observe
         self._batcher: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
             self._create_batch,
             max_items=MAX_BATCH_ITEMS,
             max_weight=MAX_BATCH_BYTES,
             weight=CreateIntegrationRequestRequest.ByteSize,
             concurrency=BATCHES_IN_FLIGHT,
-            on_batch=telemetry.histogram("batch_items").labels(batch="create").observe,
+            on_batch=on_batch,
+        )
+        # alone: the items of a batch are answered together, and checking a long one takes its time
+        self._long: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
+            self._create_batch, max_items=1, concurrency=BATCHES_IN_FLIGHT, on_batch=on_batch
         )
 
     async def create(self, request: CreateIntegrationRequestRequest) -> BatchCreateResult:
@@ -83,15 +91,17 @@ class IntakeClient:
         self._held_bytes += size
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._batcher.submit(request)
+                return await (self._batcher if size < LONG_BYTES else self._long).submit(request)
         except TimeoutError:
             raise _outcome_not_known() from None
         finally:
             self._held_bytes -= size
 
-    async def get(self, request_id: str, *, partner_id: str) -> IntegrationRequest:
-        """Read one request of a partner. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
-        request = GetIntegrationRequestRequest(id=request_id, partner_id=partner_id)
+    async def get(self, request_id: str, caller: Caller) -> IntegrationRequest:
+        """Read one request of the caller's. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
+        request = GetIntegrationRequestRequest(
+            id=request_id, partner_id=caller.partner_id, partner_limits=to_limits(caller.limits)
+        )
         response = await self._read(self._stub.GetIntegrationRequest, request)
         return response.integration_request
 
@@ -99,9 +109,11 @@ class IntakeClient:
         """Read one page. Raises: InvalidRequest for a cursor of another list; ServiceUnavailable."""
         return await self._read(self._stub.ListIntegrationRequests, request)
 
-    async def list_history(self, request_id: str, *, partner_id: str) -> ListIntegrationRequestHistoryResponse:
+    async def list_history(self, request_id: str, caller: Caller) -> ListIntegrationRequestHistoryResponse:
         """Read the story of one request. Raises: as `get`."""
-        request = ListIntegrationRequestHistoryRequest(id=request_id, partner_id=partner_id)
+        request = ListIntegrationRequestHistoryRequest(
+            id=request_id, partner_id=caller.partner_id, partner_limits=to_limits(caller.limits)
+        )
         return await self._read(self._stub.ListIntegrationRequestHistory, request)
 
     async def start(self) -> None:
@@ -109,7 +121,7 @@ class IntakeClient:
 
     async def stop(self) -> None:
         """Finish the creates that are waiting or in flight."""
-        await self._batcher.drain()
+        await asyncio.gather(self._batcher.drain(), self._long.drain())
 
     async def _create_batch(
         self, requests: Sequence[CreateIntegrationRequestRequest]

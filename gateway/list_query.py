@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
+from chassis.access import PartnerLimits
 from chassis.clock import from_rfc3339, to_timestamp
 from chassis.errors import InvalidRequest, Violation
-from gateway.mapping import NAME, NAME_RULE, STATUS_NAMES
+from gateway.mapping import NAME, NAME_RULE, STATUS_NAMES, to_limits
 from integrationhub.intake.v1.intake_pb2 import ListIntegrationRequestsRequest
 
 DEFAULT_LIMIT = 50
@@ -18,9 +19,11 @@ _MOST_PARAMETERS = 20
 _LONGEST_CURSOR = 1024
 
 
-def read_list_query(query_string: bytes, *, partner_id: str) -> ListIntegrationRequestsRequest:
+def read_list_query(query_string: bytes, *, partner_id: str, limits: PartnerLimits) -> ListIntegrationRequestsRequest:
     """Read the filter and the page. Raises: InvalidRequest with every parameter at fault."""
-    request = ListIntegrationRequestsRequest(partner_id=partner_id, page_size=DEFAULT_LIMIT)
+    request = ListIntegrationRequestsRequest(
+        partner_id=partner_id, page_size=DEFAULT_LIMIT, partner_limits=to_limits(limits)
+    )
     violations: list[Violation] = []
     seen: set[str] = set()
     for name, value in _parameters(query_string):

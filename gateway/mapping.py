@@ -98,7 +98,7 @@ def to_create_request(
         correlation_id=correlation_id,
         partner_id=partner_id,
         traceparent=traceparent,
-        partner_limits=None if limits == NO_LIMITS else _limits(limits),
+        partner_limits=to_limits(limits),
     )
 
 
@@ -170,8 +170,10 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
     return etag in tags or tags == ["*"]
 
 
-def _limits(limits: PartnerLimits) -> pb.PartnerLimits:
+def to_limits(limits: PartnerLimits) -> pb.PartnerLimits | None:
     """Write what intake is to enforce; absent stays absent, since an empty list allows nothing."""
+    if limits == NO_LIMITS:
+        return None
     return pb.PartnerLimits(
         sources=None if limits.sources is None else pb.SystemNames(names=sorted(limits.sources)),
         targets=None if limits.targets is None else pb.SystemNames(names=sorted(limits.targets)),

@@ -177,7 +177,7 @@ _OPERATIONS: dict[str, Spec] = {
         "parameters": [_CORRELATION, _TRACEPARENT],
         "requestBody": {
             "required": True,
-            "description": "At most 1 MiB of UTF-8, nesting at most 64, no duplicate keys, no NaN.",
+            "description": "At most 1 MiB of UTF-8, 50,000 values and 64 levels; no duplicate keys, no NaN.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateBody"}, "example": CREATE}},
         },
         "answers": {

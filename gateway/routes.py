@@ -15,8 +15,11 @@ from structlog.contextvars import bind_contextvars
 
 from chassis.access import Caller
 from chassis.correlation import correlation_id_var, traceparent_var
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.tracing import Tracing, trace_fields
+from chassis.turns import Turns
+from gateway.bodies import CreateBody
 from gateway.headers import header_text
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
@@ -50,6 +53,7 @@ class IntegrationRequestRoutes:
     def __init__(self, intake: IntakeClient, tracing: Tracing) -> None:
         self._intake = intake
         self._tracing = tracing
+        self._long_bodies = Turns()
 
     async def create(self, request: Request) -> Response:
         """Answer 202 once the request is durable."""
@@ -57,7 +61,7 @@ class IntegrationRequestRoutes:
         with self._tracing.span(
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
-            body = read_create_body(await read_json_body(request.scope, request.receive))
+            body = await self._read_body(await read_json_body(request.scope, request.receive))
             # bound for good: the call has a context of its own
             bind_contextvars(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
@@ -77,10 +81,15 @@ class IntegrationRequestRoutes:
             headers |= rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
         return _json(to_accepted_body(stored), headers, status=202)
 
+    async def _read_body(self, text: bytes) -> CreateBody:
+        if len(text) < LONG_BYTES:
+            return read_create_body(text)
+        return await self._long_bodies.take(lambda: read_create_body(text))
+
     async def get(self, request: Request) -> Response:
         """Answer one request of the caller's partner, or 304 when the caller's copy is current."""
         request_id = read_id(request.path_params["id"])
-        stored = await self._intake.get(request_id, partner_id=_caller(request).partner_id)
+        stored = await self._intake.get(request_id, _caller(request))
         headers = {"ETag": to_etag(stored), **_REVALIDATE}
         if etag_matches(header_text(request.scope, b"if-none-match"), headers["ETag"]):
             return Response(status_code=304, headers=headers)
@@ -88,13 +97,14 @@ class IntegrationRequestRoutes:
 
     async def list_requests(self, request: Request) -> Response:
         """Answer one page of the requests of the caller's partner."""
-        query = read_list_query(request.scope["query_string"], partner_id=_caller(request).partner_id)
+        caller = _caller(request)
+        query = read_list_query(request.scope["query_string"], partner_id=caller.partner_id, limits=caller.limits)
         return _json(to_list_body(await self._intake.list_requests(query)), _NO_STORE)
 
     async def list_history(self, request: Request) -> Response:
         """Answer everything that happened to one request of the caller's partner."""
         request_id = read_id(request.path_params["id"])
-        story = await self._intake.list_history(request_id, partner_id=_caller(request).partner_id)
+        story = await self._intake.list_history(request_id, _caller(request))
         return _json(to_history_body(story), _NO_STORE)
 
 

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chassis.access import NO_LIMITS, Caller, PartnerLimits
+from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
 from chassis.database import Store
-from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited
+from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, Violation
+from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rate_limit import RateLimit, RateStanding, Wanted
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
+from chassis.turns import Turns
 from intake_service.backlog import Backlog
 from intake_service.ids import is_id, new_id, parse_id
 from intake_service.store import dead_letters, leases, requests
@@ -68,6 +70,7 @@ class Commands:
         self._backlog = backlog
         self._rate_limit = rate_limit
         self._rate_per_minute = rate_per_minute
+        self._long_payloads = Turns()
         self._targets = targets.by_name
         self._persist_ms = telemetry.histogram("integration_requests_persist_duration_ms")
 
@@ -79,7 +82,7 @@ class Commands:
         have happened, and a repetition says DuplicateExternalId.
         """
         started = time.perf_counter()
-        owned = [_owner(caller, draft) for draft in drafts]
+        owned = [_owner_of(caller, draft) for draft in drafts]
         rates = await self._rate_limit.take(self._wanted(owned))
         left = {partner: rate.taken for partner, rate in rates.items()}
         checked: list[requests.NewRequest | HubError] = []
@@ -90,7 +93,7 @@ class Commands:
                 checked.append(_too_fast(rates[owner.partner_id]))
             else:
                 left[owner.partner_id] = left.get(owner.partner_id, 0) - 1
-                checked.append(self._check(owner, draft))
+                checked.append(await self._check_in_turn(owner, draft))
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
         created = await self._store.write_many(requests.create_requests, items) if items else []
         elapsed_ms = (time.perf_counter() - started) * 1000
@@ -103,14 +106,14 @@ class Commands:
             for item, owner in zip(checked, owned, strict=True)
         ]
 
-    async def cancel(self, caller: Caller, *, partner_id: str, request_id: str, detail: str) -> StoredRequest:
-        """End a request that has not been sent.
+    async def cancel(self, caller: Caller, owner: Owner, *, request_id: str, detail: str) -> StoredRequest:
+        """End a request that has not been sent; who does it for another partner must say why.
 
-        Raises: IntegrationRequestNotFound; NotCancellable; PermissionDenied; StorageUnavailable.
+        Raises: IntegrationRequestNotFound; NotCancellable; InvalidRequest; StorageUnavailable.
         """
-        item = requests.CancelRequest(
-            id=request_id, partner_id=caller.act_for(partner_id), detail=detail, actor=caller.subject
-        )
+        if owner.partner_id != caller.partner_id and not detail.strip():
+            raise InvalidRequest("Say why.", [Violation(pointer="/detail", detail="is missing")])
+        item = requests.CancelRequest(id=request_id, owner=owner, detail=detail, actor=caller.subject)
         cancelled: requests.Cancelled = await self._store.write(requests.cancel_requests, item)
         return cancelled.request
 
@@ -145,9 +148,9 @@ class Commands:
             raise InvalidRequest(f"{target_system} is no longer a target of this hub; add it first.")
         return self._targets[target_system].ttl_seconds
 
-    def _wanted(self, owned: Sequence["_Owner | HubError"]) -> dict[str, Wanted]:
+    def _wanted(self, owned: Sequence[Owner | HubError]) -> dict[str, Wanted]:
         """How many creates each limited partner wants of its bucket."""
-        owners = [owner for owner in owned if isinstance(owner, _Owner)]
+        owners = [owner for owner in owned if isinstance(owner, Owner)]
         counts = Counter(owner.partner_id for owner in owners)
         wanted = {}
         for owner in owners:
@@ -157,7 +160,12 @@ class Commands:
                 wanted[owner.partner_id] = Wanted(count=counts[owner.partner_id], limit=limit)
         return wanted
 
-    def _check(self, owner: "_Owner", draft: Draft) -> requests.NewRequest | HubError:
+    async def _check_in_turn(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
+        if len(draft.payload_json) < LONG_BYTES:
+            return self._check(owner, draft)
+        return await self._long_payloads.take(lambda: self._check(owner, draft))
+
+    def _check(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
         try:
             owner.limits.check_systems(draft.source_system, draft.target_system)
             check_new_request(
@@ -203,21 +211,11 @@ class Commands:
         return InternalError()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Owner:
-    """Whose a draft is, and what that partner's token allows."""
-
-    partner_id: str
-    limits: PartnerLimits
-
-
-def _owner(caller: Caller, draft: Draft) -> _Owner | HubError:
-    """The caller's own limits are those of its token; a draft's count only where the caller acts for another."""
+def _owner_of(caller: Caller, draft: Draft) -> Owner | HubError:
     try:
-        partner_id = caller.act_for(draft.partner_id)
+        return caller.owner(draft.partner_id, draft.limits)
     except HubError as error:
         return error
-    return _Owner(partner_id=partner_id, limits=caller.limits if partner_id == caller.partner_id else draft.limits)
 
 
 def _too_fast(rate: RateStanding) -> RateLimited:

@@ -3,13 +3,13 @@
 import base64
 import binascii
 import hashlib
-from dataclasses import astuple
+from dataclasses import fields
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from chassis.access import Caller
+from chassis.access import Owner
 from chassis.database import Store
 from chassis.errors import DeadLetterNotFound, IntegrationRequestNotFound, InvalidRequest, Violation
 from intake_service.ids import parse_id
@@ -23,14 +23,13 @@ MAX_PAGE = 250
 
 
 class Queries:
-    """The reads. Isolation of partners is in every query: the filter carries the partner that the token names."""
+    """The reads. Isolation is in every query: it carries the partner, and the systems, that the token names."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, caller: Caller, *, partner_id: str, request_id: str) -> StoredRequest:
+    async def get(self, owner: Owner, *, request_id: str) -> StoredRequest:
         """One request with its payload. Raises: IntegrationRequestNotFound, also for another partner's."""
-        owner = caller.act_for(partner_id)
         found = await self._store.read(reads.get_request(request_id, owner))
         if found is None:
             raise IntegrationRequestNotFound(request_id)
@@ -45,9 +44,9 @@ class Queries:
         token = _encode(Position(created_at=page[-1].created_at, id=page[-1].id), wanted) if len(found) > limit else ""
         return page, token
 
-    async def history(self, caller: Caller, *, partner_id: str, request_id: str) -> list[sa.Row[Any]]:
+    async def history(self, owner: Owner, *, request_id: str) -> list[sa.Row[Any]]:
         """The story of one request. Raises: IntegrationRequestNotFound."""
-        story = await self._store.read(reads.list_history(request_id, caller.act_for(partner_id)))
+        story = await self._store.read(reads.list_history(request_id, owner))
         if story is None:
             raise IntegrationRequestNotFound(request_id)
         return story
@@ -73,7 +72,7 @@ class Queries:
         if not found:
             raise DeadLetterNotFound(dead_letter_id)
         letter = found[0]
-        request = await self._store.read(reads.get_request(letter.request_id, letter.partner_id))
+        request = await self._store.read(reads.get_request(letter.request_id, Owner(partner_id=letter.partner_id)))
         story = await self._store.read(reads.list_history(letter.request_id, None))
         if request is None or story is None:
             raise DeadLetterNotFound(dead_letter_id)
@@ -90,7 +89,9 @@ def _limit(page_size: int) -> int:
 
 
 def _fingerprint(wanted: Filter) -> str:
-    return hashlib.sha256(orjson.dumps(astuple(wanted))).hexdigest()[:16]
+    owner, *filters = (getattr(wanted, field.name) for field in fields(wanted))
+    shown = [owner.partner_id, owner.limits.sources, owner.limits.targets, *filters]
+    return hashlib.sha256(orjson.dumps(shown, default=sorted)).hexdigest()[:16]
 
 
 def _encode(position: Position, wanted: Filter) -> str:

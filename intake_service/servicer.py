@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from chassis.access import NO_LIMITS
+from chassis.access import NO_LIMITS, Owner, PartnerLimits
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.errors import HubError, InvalidRequest, Violation
 from chassis.rpc import caller_var
@@ -38,6 +38,12 @@ from integrationhub.intake.v1.lifecycle_pb2_grpc import LifecycleServiceServicer
 
 MAX_BATCH = 1000
 Context = grpc.aio.ServicerContext[Any, Any]
+_Owned = (
+    intake_pb2.GetIntegrationRequestRequest
+    | intake_pb2.ListIntegrationRequestsRequest
+    | intake_pb2.ListIntegrationRequestHistoryRequest
+    | intake_pb2.CancelIntegrationRequestRequest
+)
 
 
 class IntakeServicer(IntakeServiceServicer):
@@ -68,9 +74,7 @@ class IntakeServicer(IntakeServiceServicer):
         self, request: intake_pb2.GetIntegrationRequestRequest, context: Context
     ) -> intake_pb2.GetIntegrationRequestResponse:
         """See intake.proto."""
-        found = await self._queries.get(
-            caller_var.get(), partner_id=request.partner_id, request_id=check_id(request.id)
-        )
+        found = await self._queries.get(_owner(request), request_id=check_id(request.id))
         return intake_pb2.GetIntegrationRequestResponse(
             integration_request=to_integration_request(found, with_payload=True)
         )
@@ -82,7 +86,7 @@ class IntakeServicer(IntakeServiceServicer):
         if request.status and request.status not in STATUS_FROM_PROTO:
             raise InvalidRequest("The status is not one.", [Violation(pointer="/status", detail="is not a status")])
         wanted = Filter(
-            partner_id=caller_var.get().act_for(request.partner_id),
+            owner=_owner(request),
             status=STATUS_FROM_PROTO[request.status].value if request.status else "",
             external_id=check_filter(request.external_id, "/externalId"),
             target_system=check_filter(request.target_system, "/targetSystem"),
@@ -99,9 +103,7 @@ class IntakeServicer(IntakeServiceServicer):
         self, request: intake_pb2.ListIntegrationRequestHistoryRequest, context: Context
     ) -> intake_pb2.ListIntegrationRequestHistoryResponse:
         """See intake.proto."""
-        story = await self._queries.history(
-            caller_var.get(), partner_id=request.partner_id, request_id=check_id(request.id)
-        )
+        story = await self._queries.history(_owner(request), request_id=check_id(request.id))
         return intake_pb2.ListIntegrationRequestHistoryResponse(entries=[to_history_entry(row) for row in story])
 
     async def CancelIntegrationRequest(
@@ -109,10 +111,7 @@ class IntakeServicer(IntakeServiceServicer):
     ) -> intake_pb2.CancelIntegrationRequestResponse:
         """See intake.proto."""
         cancelled = await self._commands.cancel(
-            caller_var.get(),
-            partner_id=request.partner_id,
-            request_id=check_id(request.id),
-            detail=prose(request.detail),
+            caller_var.get(), _owner(request), request_id=check_id(request.id), detail=prose(request.detail)
         )
         return intake_pb2.CancelIntegrationRequestResponse(integration_request=to_integration_request(cancelled))
 
@@ -218,8 +217,16 @@ def _draft(request: intake_pb2.CreateIntegrationRequestRequest) -> Draft:
         payload_json=request.payload_json,
         correlation_id=request.correlation_id or correlation_id_var.get(),
         traceparent=request.traceparent or traceparent_var.get(),
-        limits=from_limits(request.partner_limits) if request.HasField("partner_limits") else NO_LIMITS,
+        limits=_limits(request),
     )
+
+
+def _owner(request: _Owned) -> Owner:
+    return caller_var.get().owner(request.partner_id, _limits(request))
+
+
+def _limits(request: _Owned | intake_pb2.CreateIntegrationRequestRequest) -> PartnerLimits:
+    return from_limits(request.partner_limits) if request.HasField("partner_limits") else NO_LIMITS
 
 
 def _batch_result(created: Answered) -> intake_pb2.BatchCreateResult:

@@ -6,22 +6,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from chassis.access import Owner
 from intake_service.integration_request import Status
 from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, to_stored
 from intake_service.store.tables import history
 from intake_service.store.tables import integration_requests as t
 
-_GET = WITH_PAYLOAD.where(t.c.id == sa.bindparam("b_id"), t.c.partner_id == sa.bindparam("b_partner_id"))
-_OWNED = sa.select(t.c.id).where(t.c.id == sa.bindparam("b_id"), t.c.partner_id == sa.bindparam("b_partner_id"))
+_OWNED = sa.select(t.c.id)
 _HISTORY = sa.select(history).where(history.c.request_id == sa.bindparam("b_id")).order_by(history.c.seq)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a list shows. The partner is part of every query, never of the caller's good will."""
+    """What a list shows. The owner is part of every query, never of the caller's good will."""
 
-    partner_id: str
+    owner: Owner
     status: str = ""
     external_id: str = ""
     target_system: str = ""
@@ -38,11 +38,12 @@ class Position:
     id: str
 
 
-def get_request(request_id: str, partner_id: str) -> Callable[[sa.Connection], StoredRequest | None]:
-    """A query for one request of a partner, with its payload."""
+def get_request(request_id: str, owner: Owner) -> Callable[[sa.Connection], StoredRequest | None]:
+    """A query for one request of an owner, with its payload."""
+    statement = WITH_PAYLOAD.where(t.c.id == request_id, *_owned_by(owner))
 
     def query(connection: sa.Connection) -> StoredRequest | None:
-        row = connection.execute(_GET, {"b_id": request_id, "b_partner_id": partner_id}).one_or_none()
+        row = connection.execute(statement).one_or_none()
         return to_stored(row, payload_keys_of(connection)) if row is not None else None
 
     return query
@@ -50,7 +51,7 @@ def get_request(request_id: str, partner_id: str) -> Callable[[sa.Connection], S
 
 def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callable[[sa.Connection], list[StoredRequest]]:
     """A query for a page, newest first, without payloads."""
-    conditions = [t.c.partner_id == wanted.partner_id]
+    conditions = _owned_by(wanted.owner)
     named = (t.c.status, t.c.external_id, t.c.target_system, t.c.correlation_id)
     conditions += [column == value for column in named if (value := getattr(wanted, column.name))]
     if wanted.status:
@@ -66,14 +67,23 @@ def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callabl
     return lambda connection: [to_stored(row) for row in connection.execute(statement)]
 
 
-def list_history(request_id: str, partner_id: str | None) -> Callable[[sa.Connection], list[sa.Row[Any]] | None]:
-    """A query for the story of one request; None when the partner has no such request, None as partner asks for any."""
+def list_history(request_id: str, owner: Owner | None) -> Callable[[sa.Connection], list[sa.Row[Any]] | None]:
+    """A query for the story of one request; None when the owner has no such request, None as owner asks for any."""
 
     def query(connection: sa.Connection) -> list[sa.Row[Any]] | None:
-        if partner_id is not None:
-            owned = connection.execute(_OWNED, {"b_id": request_id, "b_partner_id": partner_id}).one_or_none()
+        if owner is not None:
+            owned = connection.execute(_OWNED.where(t.c.id == request_id, *_owned_by(owner))).one_or_none()
             if owned is None:
                 return None
         return list(connection.execute(_HISTORY, {"b_id": request_id}))
 
     return query
+
+
+def _owned_by(owner: Owner) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [t.c.partner_id == owner.partner_id]
+    if owner.limits.sources is not None:
+        conditions.append(t.c.source_system.in_(sorted(owner.limits.sources)))
+    if owner.limits.targets is not None:
+        conditions.append(t.c.target_system.in_(sorted(owner.limits.targets)))
+    return conditions

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from chassis.access import Owner
 from chassis.database import ManyRows
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
 from intake_service import events
@@ -79,10 +80,10 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest:
-    """A partner's wish to cancel."""
+    """An owner's wish to cancel."""
 
     id: str
-    partner_id: str
+    owner: Owner
     detail: str
     actor: str
 
@@ -100,7 +101,7 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
     results: list[Cancelled | HubError] = []
     for item in items:
         request = lock_requests(connection, [item.id]).get(item.id)
-        if request is None or request.partner_id != item.partner_id:
+        if request is None or not _is_owned(request, item.owner):
             results.append(IntegrationRequestNotFound(item.id))
         elif not is_cancellable(request.standing):
             status = request.standing.status.value
@@ -118,6 +119,10 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
 def changed(request: StoredRequest, after: Standing, now: int) -> StoredRequest:
     """The request as `record` left it."""
     return request._replace(standing=after, updated_at=now, version=request.version + 1)
+
+
+def _is_owned(request: StoredRequest, owner: Owner) -> bool:
+    return request.partner_id == owner.partner_id and owner.limits.allow(request.source_system, request.target_system)
 
 
 def _stored(item: NewRequest, now: int) -> StoredRequest:

@@ -5,8 +5,7 @@ import time
 import httpx
 import pytest
 
-from console.testing import HubProcess
-from tests.security.attack import PATH, Neighbour, assert_safe, create
+from tests.security.attack import PATH, assert_safe, create
 
 #: One call may take so long on a machine that does much else.
 SECONDS = 5.0
@@ -110,9 +109,13 @@ async def test_a_name_that_is_none_is_refused(mallory: httpx.AsyncClient, field:
 
 
 WIDE = {
-    "keys": "{" + ",".join(f'"{number}":0' for number in range(90_000)) + "}",
+    "keys": "{" + ",".join(f'"{number}":0' for number in range(45_000)) + "}",
     "brackets": '{"a":[' + "[]," * 300_000 + "[]]}",
     "escapes": '{"a":"' + "\\u0041" * 150_000 + '"}',
+    "exponents": '{"a":[' + "1e100," * 45_000 + "1]}",
+    "objects": '{"a":[' + '{"a":1},' * 24_000 + "1]}",
+    "chains": '{"a":[' + ('[{"":' * 30 + "1" + "}]" * 30 + ",") * 800 + "1]}",
+    "more_objects_than_allowed": '{"a":[' + '{"a":1},' * 110_000 + "1]}",
 }
 
 
@@ -122,17 +125,8 @@ async def test_a_wide_payload_is_taken_or_refused_in_good_time(mallory: httpx.As
 
     response = await mallory.post(PATH, content=create("E", payload))
 
-    assert_safe(response, 202, 413, 422)
+    assert_safe(response, 202, 400)
     assert time.monotonic() - started < SECONDS
-
-
-async def test_bombs_hold_no_neighbour_up(hub: HubProcess, mallory: httpx.AsyncClient, neighbour: Neighbour) -> None:
-    before = await neighbour.waits()
-    for name in ("depth_of_100_000", "number_of_1_mb", "over_1_mib"):
-        assert_safe(await mallory.post(PATH, content=BOMBS[name]), 400, 413, 422)
-
-    assert hub.pid
-    assert await neighbour.waits() < max(0.1, 5 * before)
 
 
 @pytest.mark.parametrize(

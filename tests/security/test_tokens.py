@@ -7,16 +7,19 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from chassis.testing import free_port
+from chassis.testing import eventually, free_port
 from console.testing import HubProcess
 from integrationhub.intake.v1.intake_pb2 import ListIntegrationRequestsRequest
 from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
+from tests.certificates import replace_file
 from tests.security.attack import PATH, Forge, assert_refused, assert_safe, b64, send_raw
 
 Make = Callable[[Forge], str]
@@ -53,10 +56,13 @@ def claims_text(change: Callable[[str], str]) -> Make:
     return lambda forge: forge.token(forge.header(), change(json.dumps(forge.claims())))
 
 
-def inline_jwk(forge: Forge) -> str:
+def strangers_jwk(forge: Forge) -> dict[str, str]:
     numbers = forge.stranger.public_key().public_numbers()
-    jwk = {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32)), "y": b64(numbers.y.to_bytes(32))}
-    return forge.token(forge.header(jwk=jwk, kid="mine"), forge.claims(), by_stranger=True)
+    return {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32)), "y": b64(numbers.y.to_bytes(32))}
+
+
+def inline_jwk(forge: Forge) -> str:
+    return forge.token(forge.header(jwk=strangers_jwk(forge), kid="mine"), forge.claims(), by_stranger=True)
 
 
 def mixed(forge: Forge) -> str:
@@ -230,3 +236,24 @@ async def test_a_thousand_new_key_ids_hold_nobody_up(anybody: httpx.AsyncClient,
 
     assert (statuses, good.status_code) == ({401}, 200)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.timeout(150)
+async def test_a_token_is_worth_nothing_a_minute_after_its_key_was_revoked(
+    anybody: httpx.AsyncClient, forge: Forge, hub: HubProcess
+) -> None:
+    key_set = Path(hub.setting("state_dir")) / "keys" / "jwks.json"
+    before = key_set.read_text()
+    header = {"Authorization": f"Bearer {strange(kid='hired')(forge)}"}
+
+    async def is_answered(status: int) -> bool:
+        return (await anybody.get(PATH, headers=header)).status_code == status
+
+    hired = {**strangers_jwk(forge), "kid": "hired"}
+    replace_file(key_set, json.dumps({"keys": [*json.loads(before)["keys"], hired]}).encode())
+    try:
+        assert await eventually(partial(is_answered, 200), 60, every=0.5)
+    finally:
+        replace_file(key_set, before.encode())
+
+    assert await eventually(partial(is_answered, 401), 60, every=0.5)

@@ -5,6 +5,7 @@ import pkgutil
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 import adapter_service.adapters
 from adapter_service.attempts import span_name
@@ -98,3 +99,21 @@ def test_the_shipped_targets_can_be_built(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_span_is_named_after_its_target(target: str, span: str) -> None:
     assert span_name(target) == span
+
+
+@pytest.mark.parametrize(
+    ("base_url", "warnings"),
+    [
+        ("http://erp.example", ["Erp"]),
+        ("http://10.0.0.7:8080", ["Erp"]),
+        ("https://erp.example", []),
+        ("http://127.0.0.1:1", []),
+        ("http://[::1]:1", []),
+        ("http://localhost", []),
+    ],
+)
+def test_a_target_that_is_called_in_plain_text_is_said(tmp_path: Path, base_url: str, warnings: list[str]) -> None:
+    with capture_logs() as lines:
+        build(tmp_path, HTTP_JSON.replace("http://127.0.0.1:1", base_url))
+
+    assert [line["target"] for line in lines if line["event"] == "Target is not encrypted"] == warnings

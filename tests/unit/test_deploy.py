@@ -17,7 +17,7 @@ from chassis.targets import load_targets
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 SERVICES = ("gateway", "intake", "orchestrator", "adapter")
-GIVEN = {"POSTGRES_PASSWORD": "letters1"}
+GIVEN = {"POSTGRES_PASSWORD": "letters1", "REDIS_PASSWORD": "letters2"}
 
 
 def interpolated(text: str) -> str:
@@ -136,7 +136,20 @@ def test_stores_are_reached_by_their_container_names(monkeypatch: pytest.MonkeyP
     mine = settings("intake", monkeypatch)
 
     assert mine.database_url == f"postgresql://hub:{GIVEN['POSTGRES_PASSWORD']}@postgres:5432/hub"
-    assert mine.redis_url == "redis://redis:6379/0"
+    assert mine.redis_url == f"redis://:{GIVEN['REDIS_PASSWORD']}@redis:6379/0"
+
+
+def test_redis_wants_the_password_that_the_services_have() -> None:
+    command = CONTAINERS["redis"]["command"]
+
+    assert command[command.index("--requirepass") + 1] == GIVEN["REDIS_PASSWORD"]
+    assert environment("redis")["REDISCLI_AUTH"] == GIVEN["REDIS_PASSWORD"]
+
+
+def test_no_password_of_the_stores_has_a_default() -> None:
+    text = COMPOSE.read_text(encoding="utf-8")
+
+    assert re.findall(r"\$\{(?:POSTGRES|REDIS)_PASSWORD(?!:\?)", text) == []
 
 
 def test_a_drain_fits_into_the_stop_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +171,17 @@ def test_containers_of_ours_have_no_more_rights_than_they_need(container: str) -
     mine = OURS[container]
 
     assert mine["read_only"] is True
+    assert [Path(folder).name for folder in mine["tmpfs"]] == ["tmp"]
     assert mine["cap_drop"] == ["ALL"]
+    assert "user" not in mine  # the image's own, which is not root
+    assert not mine.keys() & {"privileged", "cap_add", "devices", "pid", "network_mode"}
     writable = [volume for volume in mine["volumes"] if not volume.endswith(":ro")]
     assert bool(writable) == (container == "keys")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_no_container_can_gain_rights(container: str) -> None:
+    assert CONTAINERS[container]["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_the_targets_of_compose_are_those_of_the_default_run_at_other_addresses(

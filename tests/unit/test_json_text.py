@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from chassis.json_text import MAX_BYTES, MAX_NESTING, MalformedJson, NestingTooDeep, check_json
+from chassis.json_text import MAX_BYTES, MAX_NESTING, MAX_VALUES, MalformedJson, NestingTooDeep, check_json
 
 
 def nested(depth: int, kinds: str) -> bytes:
@@ -100,6 +100,26 @@ def test_brackets_beside_each_other_and_in_strings_are_no_nesting() -> None:
     check_json(b'{"a":"' + b'[{\\"\\\\' * 500 + b'"}')
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":['])
+@pytest.mark.parametrize("item", ["1", "1.5", '"a,b"', "null"])
+def test_values_are_counted_and_what_stands_in_strings_is_none(opening: str, item: str) -> None:
+    closing = opening.translate(str.maketrans("[{", "]}", '":a'))[::-1]
+    most = MAX_VALUES - len(closing)
+
+    check_json((opening + ",".join([item] * most) + closing).encode())
+
+    with pytest.raises(MalformedJson, match="more than 50000 values"):
+        check_json((opening + ",".join([item] * (most + 1)) + closing).encode())
+
+
+@pytest.mark.parametrize("number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 400 + ".5"])
+def test_a_number_out_of_range_is_found_in_a_long_text_too(number: str) -> None:
+    text = "[" + "1.5,2," * 10_000 + f"{number}]"
+
+    with pytest.raises(MalformedJson, match="out of range"):
+        check_json(text.encode())
+
+
 #: Texts of about 1 MiB made to be slow.
 HOSTILE = {
     "deep arrays": b"[" * 500_000 + b"]" * 500_000,
@@ -111,6 +131,9 @@ HOSTILE = {
     "a long fraction": b'{"a":0.' + b"1" * 1_000_000 + b"}",
     "many keys": b"{" + b",".join(b'"%d":1' % number for number in range(90_000)) + b"}",
     "empty arrays": b"[" + b"[]," * 100_000 + b"[]]",
+    "many exponents": b"[" + b"1e100," * 49_000 + b"1]",
+    "many objects": b"[" + b'{"a":1},' * 24_000 + b"1]",
+    "many strings and too many values": b"[" + b'{"a":1},' * 110_000 + b"1]",
 }
 
 

@@ -150,6 +150,19 @@ def test_a_reference_to_nothing_is_refused_without_repeating_a_secret(tmp_path: 
     assert "hunter2" not in caught.value.message
 
 
+def test_the_urls_of_the_stores_may_be_kept_in_files_and_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "database").write_text("postgresql://hub:hunter2@127.0.0.1/hub\n")
+    monkeypatch.setenv("CACHE_URL", "redis://:hunter2@127.0.0.1:6379/0")
+
+    settings = HubSettings(database_url=f"file:{tmp_path / 'database'}", redis_url="env:CACHE_URL")
+
+    assert settings.effective_database_url == "postgresql://hub:hunter2@127.0.0.1/hub"
+    assert settings.effective_redis_url == "redis://:hunter2@127.0.0.1:6379/0"
+    assert "hunter2" not in repr(settings)
+
+
 def test_a_secret_must_be_a_reference() -> None:
     check_secret_reference("env:X")
     check_secret_reference("file:/run/secrets/x")

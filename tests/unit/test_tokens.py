@@ -60,6 +60,22 @@ def signed(key: ECKey, **header: object) -> str:
     return "Bearer " + jwt.encode({"alg": "ES256", **header}, claims, key, algorithms=["ES256"])
 
 
+async def test_a_key_that_names_its_algorithm_verifies_no_other(clock: FakeClock, tmp_path: Path) -> None:
+    key = RSAKey.generate_key(2048, {"kid": "rsa"}, private=True)
+    now = int(time.time())
+    claims = {"iss": NAME, "aud": NAME, "sub": "acme", "exp": now + 60}
+    source = JwksSource(str(tmp_path / "jwks.json"), now=lambda: clock.now() / 1e6)
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [{**key.as_dict(private=False), "alg": "RS256"}]}))
+    tokens = {
+        name: "Bearer " + jwt.encode({"alg": name, "kid": "rsa"}, claims, key, algorithms=["RS256", "PS256"])
+        for name in ("RS256", "PS256")
+    }
+
+    assert (await verifier_of(source).verify_header(tokens["RS256"])).subject == "acme"
+    with pytest.raises(Unauthenticated):
+        await verifier_of(source).verify_header(tokens["PS256"])
+
+
 async def test_a_thousand_unknown_key_ids_cost_one_reading(source: CountingSource, clock: FakeClock) -> None:
     verifier = verifier_of(source)
     stranger = ECKey.generate_key("P-256", private=True)

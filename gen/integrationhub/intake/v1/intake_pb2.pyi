@@ -170,7 +170,7 @@ class CreateIntegrationRequestRequest(_message.Message):
     target_system: _builtins.str
     """A configured target."""
     payload_json: _builtins.str
-    """One JSON object as text; at most 1 MiB, nesting at most 64, no duplicate keys."""
+    """One JSON object as text; at most 1 MiB, 50,000 values, nesting at most 64, no duplicate keys."""
     correlation_id: _builtins.str
     """^[A-Za-z0-9._-]{1,128}$; empty takes the metadata's, else a new UUID."""
     partner_id: _builtins.str
@@ -441,19 +441,25 @@ class GetIntegrationRequestRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     PARTNER_ID_FIELD_NUMBER: _builtins.int
+    PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     partner_id: _builtins.str
     """The owner, when it is not the caller: needs the scope act-for-partner."""
+    @_builtins.property
+    def partner_limits(self) -> Global___PartnerLimits:
+        """As in CreateIntegrationRequestRequest; what it does not allow is not found."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         partner_id: _builtins.str = ...,
+        partner_limits: Global___PartnerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id", "partner_limits", b"partner_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,6 +504,7 @@ class ListIntegrationRequestsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
     partner_id: _builtins.str
     """The owner, when it is not the caller: needs the scope act-for-partner."""
     status: Global___IntegrationRequestStatus.ValueType
@@ -520,6 +527,10 @@ class ListIntegrationRequestsRequest(_message.Message):
     def created_before(self) -> _timestamp_pb2.Timestamp:
         """Only requests accepted before this time."""
 
+    @_builtins.property
+    def partner_limits(self) -> Global___PartnerLimits:
+        """As in CreateIntegrationRequestRequest; what it does not allow is not listed."""
+
     def __init__(
         self,
         *,
@@ -532,10 +543,11 @@ class ListIntegrationRequestsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         correlation_id: _builtins.str = ...,
+        partner_limits: Global___PartnerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "created_after", b"created_after", "created_before", b"created_before", "external_id", b"external_id", "page_size", b"page_size", "page_token", b"page_token", "partner_id", b"partner_id", "status", b"status", "target_system", b"target_system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "created_after", b"created_after", "created_before", b"created_before", "external_id", b"external_id", "page_size", b"page_size", "page_token", b"page_token", "partner_id", b"partner_id", "partner_limits", b"partner_limits", "status", b"status", "target_system", b"target_system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,19 +589,25 @@ class ListIntegrationRequestHistoryRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     PARTNER_ID_FIELD_NUMBER: _builtins.int
+    PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     partner_id: _builtins.str
     """The owner, when it is not the caller: needs the scope act-for-partner."""
+    @_builtins.property
+    def partner_limits(self) -> Global___PartnerLimits:
+        """As in CreateIntegrationRequestRequest; what it does not allow is not found."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         partner_id: _builtins.str = ...,
+        partner_limits: Global___PartnerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id", "partner_limits", b"partner_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -688,22 +706,28 @@ class CancelIntegrationRequestRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     PARTNER_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     partner_id: _builtins.str
     """The owner, when it is not the caller: needs the scope act-for-partner."""
     detail: _builtins.str
-    """Why; kept in the history."""
+    """Why; kept in the history. Needed of who acts for another partner."""
+    @_builtins.property
+    def partner_limits(self) -> Global___PartnerLimits:
+        """As in CreateIntegrationRequestRequest; what it does not allow is not found."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         partner_id: _builtins.str = ...,
         detail: _builtins.str = ...,
+        partner_limits: Global___PartnerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "id", b"id", "partner_id", b"partner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "id", b"id", "partner_id", b"partner_id", "partner_limits", b"partner_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

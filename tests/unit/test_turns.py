@@ -1,0 +1,35 @@
+"""Long computations leave the event loop to others between two of them."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from chassis.turns import PAUSE_FACTOR, Turns
+
+BUSY_SECONDS = 0.02
+
+
+def busy() -> float:
+    end = time.perf_counter() + BUSY_SECONDS
+    while time.perf_counter() < end:
+        pass
+    return end
+
+
+async def test_many_computations_at_once_leave_gaps_longer_than_themselves() -> None:
+    turns = Turns()
+
+    ended = sorted(await asyncio.gather(*(turns.take(busy) for _ in range(5))))
+
+    assert min(later - earlier for earlier, later in pairwise(ended)) >= (1 + PAUSE_FACTOR) * BUSY_SECONDS
+
+
+async def test_a_computation_that_fails_gives_its_turn_back() -> None:
+    turns = Turns()
+
+    with pytest.raises(ZeroDivisionError):
+        await turns.take(lambda: 1 // 0)
+
+    assert await turns.take(lambda: 1) == 1
