@@ -152,8 +152,6 @@ def redrive(
         payload_json = _read_payload(payload)
     if certainly_absent and not (selection.ids and reason.strip()):
         raise typer.BadParameter("--certainly-absent needs the IDs that you have looked for, and a --reason")
-    if not dry_run and not reason.strip():
-        raise typer.BadParameter("--reason must say why")
     with _client() as client:
 
         def settle(*, dry_run: bool) -> "list[Settled]":

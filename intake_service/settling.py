@@ -34,8 +34,6 @@ class Settling:
     async def redrive(self, caller: Caller, request: dead_letters_pb2.RedriveDeadLettersRequest) -> list[SettleResult]:
         """Send requests round again. Raises: InvalidRequest, and nothing is changed."""
         selection = _check(request.selection)
-        if not request.dry_run:
-            _check_reason(request.reason)
         if request.payload_json:
             _check_corrected(request.payload_json, selection)
         if request.certainly_absent:
@@ -53,7 +51,8 @@ class Settling:
     async def discard(self, caller: Caller, request: dead_letters_pb2.DiscardDeadLettersRequest) -> list[SettleResult]:
         """Give requests up for good. Raises: InvalidRequest, and nothing is changed."""
         selection = _check(request.selection)
-        _check_reason(request.reason)
+        if not request.reason.strip():
+            raise InvalidRequest("Say why.", [Violation(pointer="/reason", detail="is missing")])
         return await self._settle(
             selection,
             dry_run=request.dry_run,
@@ -99,11 +98,6 @@ class Settling:
             _result(letter, answer.result, "somebody else settled it just now" if answer.result == "not_open" else "")
             for letter, answer in zip(is_open, settled, strict=True)
         ]
-
-
-def _check_reason(reason: str) -> None:
-    if not reason.strip():
-        raise InvalidRequest("Say why.", [Violation(pointer="/reason", detail="is missing")])
 
 
 def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:

@@ -261,7 +261,7 @@ def test_discards_by_filter_with_a_reason(hub: HubProcess) -> None:
 def test_asks_before_it_settles_anything_on_a_terminal(hub: HubProcess) -> None:
     request_id = fail_one(hub)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "console", "dead-letters", "redrive", request_id, "--reason", "test"]
+    command = [sys.executable, "-m", "console", "dead-letters", "redrive", request_id]
     try:
         os.write(ours, b"n\n")
         result = subprocess.run(
@@ -280,7 +280,7 @@ def test_an_unknown_dead_letter_is_exit_code_1(hub: HubProcess) -> None:
     unknown = "00000000-0000-7000-8000-000000000000"
 
     shown = run(hub, "dead-letters", "show", unknown)
-    redriven = run(hub, "dead-letters", "redrive", unknown, "--reason", "test")
+    redriven = run(hub, "dead-letters", "redrive", unknown)
 
     assert (shown.returncode, redriven.returncode) == (1, 1)
     assert f"There is no dead letter {unknown}" in shown.stderr

@@ -304,7 +304,7 @@ async def test_an_operators_selection_that_is_none_changes_nothing(
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await DeadLetterServiceStub(intake).RedriveDeadLetters(
-            RedriveDeadLettersRequest(selection=selection, reason="test"),
+            RedriveDeadLettersRequest(selection=selection),
             metadata=(("authorization", f"Bearer {forge.good(scope='operations')}"),),
             timeout=20,
         )
@@ -314,7 +314,7 @@ async def test_an_operators_selection_that_is_none_changes_nothing(
 
 async def test_an_unknown_dead_letter_is_told_and_not_redriven(intake: grpc.aio.Channel, forge: Forge) -> None:
     answer = await DeadLetterServiceStub(intake).RedriveDeadLetters(
-        RedriveDeadLettersRequest(selection=DeadLetterSelection(ids=[NOBODY]), reason="test"),
+        RedriveDeadLettersRequest(selection=DeadLetterSelection(ids=[NOBODY])),
         metadata=(("authorization", f"Bearer {forge.good(scope='operations')}"),),
         timeout=20,
     )

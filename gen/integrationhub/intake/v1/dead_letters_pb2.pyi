@@ -301,7 +301,7 @@ class RedriveDeadLettersRequest(_message.Message):
     dry_run: _builtins.bool
     """Only count; change nothing."""
     reason: _builtins.str
-    """Why; required unless it is a dry run, kept in the history."""
+    """Why; kept in the history."""
     payload_json: _builtins.str
     """A corrected payload, for a selection of exactly one id; the old one stays on record."""
     certainly_absent: _builtins.bool
