@@ -58,6 +58,7 @@ def _sweep(connection: sa.Connection, item: Sweep) -> Swept:
     kept = set(connection.execute(is_open).scalars()) if ended else set()
     doomed = [request_id for request_id in ended if request_id not in kept]
     if doomed:
-        for column in (history.c.request_id, dead_letters.c.request_id, payload_versions.c.request_id, t.c.id):
+        # the request first: the database lets go of what is on record only when its request is gone
+        for column in (t.c.id, history.c.request_id, dead_letters.c.request_id, payload_versions.c.request_id):
             connection.execute(sa.delete(column.table).where(in_ids(column, connection, doomed)))
     return Swept(deleted=len(doomed), kept=len(kept), last_id=rows[-1].id if rows else "")

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from chassis.testing import TestKeys
-from intake_service.store.tables import dead_letters, history, metadata, payload_versions
+from intake_service.store.tables import dead_letters, history, integration_requests, metadata, payload_versions
 from integrationhub.intake.v1.dead_letters_pb2 import (
     DeadLetterSelection,
     DiscardDeadLettersRequest,
@@ -48,7 +48,7 @@ async def test_an_operators_actions_are_on_record_with_who_when_and_why(hub: Int
 
     actions = [row for row in await hub.rows(history) if row["outcome"] in ("redriven", "discarded", "cancelled")]
     assert [(row["outcome"], row["actor"], row["detail"]) for row in actions] == [
-        ("redriven", "ops", "typing error"),
+        ("redriven", "ops", "typing error (With a corrected payload.)"),
         ("discarded", "ops", "sold by hand"),
         ("cancelled", "acme", "ordered twice"),
     ]
@@ -77,3 +77,12 @@ def test_every_table_that_keeps_what_happened_is_named() -> None:
         *("integration_requests", "outbox", "workers"),  # these change
         *("integration_request_history", "payload_versions", "dead_letters"),
     }
+
+
+async def test_a_request_that_has_not_ended_cannot_be_deleted(hub: IntakeUnderTest) -> None:
+    created = await hub.create("waits")
+
+    with pytest.raises(DBAPIError, match="append-only"), hub.store.database.engine.begin() as connection:
+        connection.execute(sa.delete(integration_requests))
+
+    assert (await hub.get(created.id)).external_id == "waits"

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from bench.filling import TARGET, fill
+from chassis.access import Owner
 from chassis.database import Database, Operation
 from chassis.testing import FakeClock
 from intake_service.ids import new_id
@@ -43,7 +44,7 @@ def read(query: Callable[[sa.Connection], Any]) -> Run:
 
 
 def listing(*, after: reads.Position | None = None, partner_id: str = "partner-1", **filters: Any) -> Run:
-    return read(reads.list_requests(reads.Filter(partner_id=partner_id, **filters), after, 51))
+    return read(reads.list_requests(reads.Filter(owner=Owner(partner_id=partner_id), **filters), after, 51))
 
 
 def letters(*, before_id: str = "", limit: int | None = 51, **wanted: Any) -> Run:
@@ -85,12 +86,12 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
         "cancel",
         write(
             requests.cancel_requests,
-            requests.CancelRequest(id=third, partner_id="partner-1", detail="", actor="partner-1"),
+            requests.CancelRequest(id=third, owner=Owner(partner_id="partner-1"), detail="", actor="partner-1"),
         ),
     )
     yield "beat", write(leases.beat, leases.Beat(worker_id="w1", leaving=False))
     yield "leave", write(leases.beat, leases.Beat(worker_id="w1", leaving=True))
-    yield "due", write(due.take_due, True)
+    yield "due", write(due.take_due, due.Round(gives_up_silent=True))
     yield "everything due", write(due.everything_due_now, None)
     decision = dead_letters.Settle(dead_letter_id=letter_id, state="discarded", operator="o", reason="r")
     yield "discard", write(dead_letters.settle_dead_letters, decision)
@@ -98,8 +99,8 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     yield "sweep", write(retention.sweep, old)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
 
-    yield "get", read(reads.get_request(first, "partner-1"))
-    yield "history", read(reads.list_history(first, "partner-1"))
+    yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
+    yield "history", read(reads.list_history(first, Owner(partner_id="partner-1")))
     yield from reading(first)
 
 
@@ -130,7 +131,7 @@ def reading(request_id: str) -> Iterator[tuple[str, Run]]:
     yield "dead letter of a request", letters(ids=(request_id,), limit=1)
     yield "count waiting", read(backlog.count_waiting)
     yield "read waiting", read(backlog.read_waiting)
-    yield "read outbox", read(outbox.read_left_behind(2**62))
+    yield "read outbox", read(outbox.read_left_behind(2**62, 0))
     yield "oldest event", read(outbox.oldest_unpublished)
 
 
