@@ -100,9 +100,23 @@ $(BUF): package.json package-lock.json
 	@npm ci --ignore-scripts --loglevel=error
 	@touch $@
 
+BENCH_VENV := .cache/bench-venv
+BENCH_INSTALLED := $(BENCH_VENV)/.installed
+
 .PHONY: bench
-bench: setup ## Measure throughput and latency on this machine
-	@$(PYTHON) -m bench
+bench: setup $(BENCH_INSTALLED) ## Measure the hub and its peers on this machine; writes docs/benchmarks.md (35 minutes)
+	@$(PYTHON) -m bench --write
+
+.PHONY: bench-quick
+bench-quick: setup $(BENCH_INSTALLED) ## The same in two minutes: short, and only the tuned peers
+	@$(PYTHON) -m bench --quick
+
+# The peers live apart: no other target needs them, and their pins cannot meet the hub's.
+$(BENCH_INSTALLED): requirements/bench.txt | $(INSTALLED)
+	@$(PYTHON) -m venv --clear $(BENCH_VENV)
+	@echo "Installing the peers into $(BENCH_VENV) (once)"
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/bench.txt
+	@touch $@
 
 .PHONY: chaos
 chaos: setup ## Kill processes under load and check that no request is lost or doubled
@@ -121,13 +135,15 @@ fuzz: setup ## Fuzz a whole hub with 100,000 cases, then every parser, guided by
 # Asks the public index alone, whatever this machine's pip is set to, and writes no address into the files.
 LOCK := env -u PIP_FIND_LINKS -u UV_FIND_LINKS -u UV_INDEX -u UV_DEFAULT_INDEX $(VENV)/bin/uv --no-config pip compile \
 	--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--no-header --no-annotate pyproject.toml
+	--no-header --no-annotate
 
 .PHONY: lock
 lock: setup ## Write requirements/*.txt anew from pyproject.toml (add UPGRADE=--upgrade for newer versions)
-	@$(LOCK) $(UPGRADE) --output-file requirements/runtime.txt
-	@$(LOCK) $(UPGRADE) --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
-	@$(filter-out pyproject.toml,$(LOCK)) $(UPGRADE) --group fuzz --output-file requirements/fuzz.txt
+	@$(LOCK) $(UPGRADE) pyproject.toml --output-file requirements/runtime.txt
+	@$(LOCK) $(UPGRADE) pyproject.toml --group dev --constraints requirements/runtime.txt \
+	    --output-file requirements/dev.txt
+	@$(LOCK) $(UPGRADE) --group bench --output-file requirements/bench.txt
+	@$(LOCK) $(UPGRADE) --group fuzz --output-file requirements/fuzz.txt
 
 .PHONY: clean
 clean: ## Remove what the other targets made (the state of a run, .hub, stays)

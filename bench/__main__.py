@@ -1,137 +1,92 @@
-"""Measures a whole hub, started as `make run` starts it, and prints what a partner would see.
-
-The hub, the simulator and the load generator share the machine. Figures are the minimum, median and maximum of the
-repeats.
-"""
+"""`python -m bench`: the hub beside its peers; with --hub or --telemetry one hub alone. See --help."""
 
 import argparse
-import asyncio
-import statistics
+import dataclasses
+import json
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.completions import Completions
-from bench.load import Partners
-from bench.processes import cpu_seconds, machine, proportional_memory_mb
-from bench.telemetry import compare
-from console.testing import HubProcess
+import uvloop
 
-HUB_PROCESSES = ("gateway", "intake", "orchestrator", "adapter")
-TARGETS = """
-[targets.TotvsProtheus]
-adapter = "totvs_protheus"
-base_url = "{simulator}"
-auth = {{ kind = "bearer", token = "env:PROTHEUS_TOKEN" }}
-concurrency = 256
-timeout_seconds = 10
-"""
+from bench.chart import draw
+from bench.comparison import Comparison, Scope, compare
+from bench.processes import machine
+from bench.report import insert, is_quiet, is_sound, tables
+from bench.single import measure_hub
+from bench.telemetry import compare as compare_telemetry
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+LINK = f"![Completions per second of the hub and its peers]({PICTURE.name})"
+RAW = ROOT / ".cache" / "bench.json"
 
 
-async def main() -> int:
-    """Run the measurements; the exit code is 1 when a request did not complete."""
-    arguments = _arguments()
-    print(f"machine  {machine()}")
-    if arguments.telemetry:
-        return await compare(arguments)
-    with tempfile.TemporaryDirectory(prefix="hub-bench-") as folder:
-        hub = HubProcess(
-            Path(folder),
-            targets=str(Path(folder) / "targets.toml"),
-            log_level=arguments.log_level,
-            partner_rate_per_minute="0",
-        )
-        (Path(folder) / "targets.toml").write_text(TARGETS.format(simulator=hub.simulator_url))
-        started = time.monotonic()
-        async with hub:
-            print(f"ready    {time.monotonic() - started:.1f} s after the start")
-            return await _measure(hub, arguments)
+async def main(arguments: argparse.Namespace) -> int:
+    """Run what the arguments ask for; the exit code is 1 when a request was lost or the counts disagree."""
+    if arguments.telemetry or arguments.hub:
+        arguments.seconds, arguments.repeats = arguments.seconds or 5.0, arguments.repeats or 3
+        print(f"machine  {machine()}")
+        return await (compare_telemetry if arguments.telemetry else measure_hub)(arguments)
+    scope = _scope(arguments)
+    started = datetime.now(UTC)
+    comparison = await compare(scope)
+    minutes = (datetime.now(UTC) - started).total_seconds() / 60
+    warning = "" if is_quiet(comparison) else "**Other programs kept the machine busy.** "
+    text = (
+        f"{warning}"
+        f"{started:%d %B %Y}, {machine()}, {comparison.servers}; `{_command(arguments)}`: {scope.repeats} repeats of "
+        f"{scope.seconds:g} s, {minutes:.0f} minutes in all. Cells are minimum / median / maximum of the repeats, or "
+        f"medians.\n\n{tables(comparison)}"
+    )
+    print(text)
+    RAW.parent.mkdir(exist_ok=True)
+    RAW.write_text(json.dumps(dataclasses.asdict(comparison), indent=1))
+    if arguments.write:
+        _write(comparison, text)
+    return 0 if is_sound(comparison) else 1
 
 
-async def _measure(hub: HubProcess, arguments: argparse.Namespace) -> int:
-    pids = {name: pid for name, pid in hub.child_pids().items() if name in HUB_PROCESSES}
-    await _print_idle(pids)
-    async with Completions(hub.redis_url) as completions:
-        missing = await _print_low_load(hub, completions, arguments)
-        missing += await _print_full_load(hub, completions, arguments, pids)
-        failed = completions.failed
-    _print_memory("memory after the load", pids)
-    print(f"accepted and not completed  {missing} missing, {failed} failed")
-    return 1 if missing or failed else 0
+def _scope(arguments: argparse.Namespace) -> Scope:
+    quick = arguments.quick
+    return Scope(
+        repeats=arguments.repeats or (1 if quick else 3),
+        seconds=arguments.seconds or (2.0 if quick else 5.0),
+        idle_seconds=1.0 if quick else 5.0,
+        drain_seconds=20.0 if quick else 120.0,
+        crash_seconds=0.0 if quick else 90.0,
+        limit_seconds=0.5 if quick else 3.0,
+        competitor_seconds=90.0 if quick else 420.0,
+        with_plain_peers=not quick,
+        at_half=not quick,
+        only=arguments.only,
+    )
 
 
-async def _print_idle(pids: Mapping[str, int]) -> None:
-    before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-    await asyncio.sleep(5)
-    used = sum(cpu_seconds(pid) - before[name] for name, pid in pids.items())
-    print(f"idle CPU of the four services  {used / 5 * 100:.1f} % of a core")
-    _print_memory("memory when idle", pids)
+def _command(arguments: argparse.Namespace) -> str:
+    if arguments.repeats or arguments.seconds or arguments.only:
+        return "python -m bench " + " ".join(sys.argv[1:])
+    return "make bench-quick" if arguments.quick else "make bench"
 
 
-def _print_memory(title: str, pids: Mapping[str, int]) -> None:
-    memory = {name: proportional_memory_mb(pid) for name, pid in pids.items()}
-    each = ", ".join(f"{name} {mb:.0f}" for name, mb in memory.items())
-    print(f"{title}  {sum(memory.values()):.0f} MB ({each})")
-
-
-async def _print_low_load(hub: HubProcess, completions: Completions, arguments: argparse.Namespace) -> int:
-    missing = 0
-    figures: dict[str, list[float]] = {"p50": [], "p95": [], "p99": []}
-    token = hub.token("bench")
-    await Partners(hub.base_url, token, prefix="warm").send_steadily(per_second=50, seconds=2)
-    for repeat in range(arguments.repeats):
-        partners = Partners(hub.base_url, token, prefix=f"low-{repeat}")
-        sent = await partners.send_steadily(per_second=50, seconds=arguments.seconds)
-        missing += len(await completions.all_of(set(sent.accepted_at), seconds=30))
-        ended = completions.ended_at
-        latencies = sorted((ended[i] - at) * 1000 for i, at in sent.accepted_at.items() if i in ended)
-        for name, quantile in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
-            figures[name].append(latencies[int(quantile * (len(latencies) - 1))])
-    for name, values in figures.items():
-        print(f"202 to Completed at 50/s, {name}  {_spread(values)} ms")
-    return missing
-
-
-async def _print_full_load(
-    hub: HubProcess, completions: Completions, arguments: argparse.Namespace, pids: Mapping[str, int]
-) -> int:
-    missing = 0
-    accepts, completed, costs = [], [], []
-    for repeat in range(arguments.repeats):
-        partners = Partners(hub.base_url, hub.token("bench"), prefix=f"full-{repeat}")
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        started = time.time()
-        sent = await partners.send_flat_out(seconds=arguments.seconds)
-        accepts.append(len(sent.accepted_at) / arguments.seconds)
-        missing += len(await completions.all_of(set(sent.accepted_at), seconds=120))
-        last = max(completions.ended_at.get(i, started) for i in sent.accepted_at)
-        completed.append(len(sent.accepted_at) / (last - started))
-        costs.append({n: (cpu_seconds(p) - before[n]) / len(sent.accepted_at) * 1e6 for n, p in pids.items()})
-        if sent.refused:
-            print(f"refused  {sent.refused}")
-    print(f"accepts/s, 64 connections, while processing  {_spread(accepts)}")
-    print(f"completions/s until all had ended  {_spread(completed)}")
-    each = ", ".join(f"{name} {statistics.median(cost[name] for cost in costs):.0f}" for name in pids)
-    print(f"CPU per request  {statistics.median(sum(c.values()) for c in costs):.0f} us ({each})")
-    return missing
-
-
-def _spread(values: list[float]) -> str:
-    digits = 0 if min(values) >= 100 else 1
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
-    return f"{low} / {middle} / {high}"
+def _write(comparison: Comparison, text: str) -> None:
+    page = insert(PAGE.read_text(encoding="utf-8"), f"{LINK}\n\n{text}")
+    PAGE.write_text(page, encoding="utf-8")
+    PICTURE.write_text(draw(comparison.figures, machine=machine()), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure a whole hub on this machine.")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
-    parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement (default 3)")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the hub on this machine.")
+    parser.add_argument("--seconds", type=float, help="length of each measurement (default 5, quick 2)")
+    parser.add_argument("--repeats", type=int, help="repeats of each measurement (default 3, quick 1)")
+    parser.add_argument("--quick", action="store_true", help="two minutes: short, once, and only the tuned peers")
+    parser.add_argument("--only", default="", help="only competitors whose name holds this text")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md and .svg")
+    parser.add_argument("--hub", action="store_true", help="one hub alone, with its simulator, as `make run` starts it")
     parser.add_argument("--telemetry", action="store_true", help="measure instead what logs, metrics and traces cost")
-    parser.add_argument("--log-level", default="info", help="the hub's log level (default info)")
+    parser.add_argument("--log-level", default="info", help="the hub's log level with --hub (default info)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(uvloop.run(main(_arguments())))

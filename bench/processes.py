@@ -1,6 +1,7 @@
 """What processes cost: CPU time and memory, read from /proc."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -8,8 +9,31 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process with all its threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it and run."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [pid]
+    for parent in found:  # grows while it is walked
+        found += children.get(parent, [])
+    return found
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its descendants, those that have ended and were waited for included."""
+    return sum(sum(map(int, fields[11:15])) for each in family(pid) if (fields := _stat(each))) / _TICKS
+
+
+def machine_cpu_seconds() -> float:
+    """CPU time that anything at all has used on this machine, and what its host took away."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
 def proportional_memory_mb(pid: int) -> float:
@@ -20,6 +44,11 @@ def proportional_memory_mb(pid: int) -> float:
     raise RuntimeError(f"no Pss line for {pid}")
 
 
+def families_memory_mb(pids: Sequence[int]) -> float:
+    """PSS of processes and their descendants, in MB."""
+    return sum(proportional_memory_mb(each) for pid in pids for each in family(pid))
+
+
 def machine() -> str:
     """The machine in one line: processor, cores, kernel."""
     model = "unknown processor"
@@ -28,3 +57,11 @@ def machine() -> str:
             model = line.partition(":")[2].strip()
             break
     return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}"
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields after the name; nothing when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

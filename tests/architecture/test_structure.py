@@ -51,7 +51,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 def written_by_hand() -> list[Path]:
-    made = {"gen", ".venv", "node_modules", "build"}
+    made = {"gen", ".venv", ".cache", "node_modules", "build"}
     return sorted(path for path in ROOT.rglob("*.py") if not made.intersection(path.relative_to(ROOT).parts))
 
 

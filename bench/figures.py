@@ -1,0 +1,140 @@
+"""The figures of a run as plain values; no measuring and no printing."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+HUB_ON_POSTGRES = "hub on PostgreSQL"
+HUB_ON_SQLITE = "hub on SQLite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flat:
+    """64 partners as fast as they are answered, until everything that was accepted has ended."""
+
+    accepts_per_second: float
+    completions_per_second: float
+    #: Microseconds of CPU for each accepted request, by process.
+    cpu_us: dict[str, float]
+    accepted: int
+    completed: int
+    #: Distinct requests that the external system received, and calls that repeated one.
+    received: int
+    repeated: int
+    refused: int
+    #: Share of one core that the load generator and the external system took.
+    load_share: float
+    endpoint_share: float
+    #: Share of the whole machine that nothing of this measurement took: other programs, and the host.
+    others_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steady:
+    """Requests at a fixed rate: from the 202 to the recorded completion, in milliseconds."""
+
+    per_second: float
+    p50: float
+    p95: float
+    p99: float
+    missing: int
+    #: The same until a reader of the event stream has seen it; only where there is one.
+    seen: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """Nothing to do."""
+
+    #: Percent of one core, by process.
+    cpu_percent: dict[str, float]
+    #: Proportional memory in MB, by process.
+    memory_mb: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crash:
+    """SIGKILL of everything under load, then a restart."""
+
+    accepted: int
+    missing: int
+    repeated: int
+    seconds_until_all_ended: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Figures:
+    """Everything that was measured of one competitor."""
+
+    name: str
+    #: hub, plain, tuned or batched: see bench/peers.
+    layout: str
+    is_durable: bool
+    #: By the external system's answer time in milliseconds.
+    flat: dict[int, list[Flat]] = field(default_factory=dict)
+    low: list[Steady] = field(default_factory=list)
+    half: list[Steady] = field(default_factory=list)
+    idle: list[Idle] = field(default_factory=list)
+    crash: Crash | None = None
+    #: Why something could not be measured.
+    trouble: list[str] = field(default_factory=list)
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether this is not a peer."""
+        return self.layout == "hub"
+
+    def completions(self, delay_ms: int) -> "Spread | None":
+        """Completions per second."""
+        return spread(self.flat.get(delay_ms, []), lambda flat: flat.completions_per_second)
+
+    def accepts(self, delay_ms: int = 0) -> "Spread | None":
+        """Accepts per second while processing."""
+        return spread(self.flat.get(delay_ms, []), lambda flat: flat.accepts_per_second)
+
+    def cpu_us(self, delay_ms: int = 0) -> dict[str, float]:
+        """Median CPU per request by process."""
+        flats = self.flat.get(delay_ms, [])
+        names = flats[0].cpu_us if flats else ()
+        return {name: statistics.median(flat.cpu_us.get(name, 0.0) for flat in flats) for name in names}
+
+    @property
+    def counts_agree(self) -> bool:
+        """Whether the database and the external system say of every load that all that was accepted was done."""
+        flats = [flat for flats in self.flat.values() for flat in flats]
+        return all(flat.accepted == flat.completed == flat.received for flat in flats)
+
+    def idle_cpu(self) -> dict[str, float]:
+        """Median idle CPU by process."""
+        names = self.idle[0].cpu_percent if self.idle else ()
+        return {name: statistics.median(idle.cpu_percent.get(name, 0.0) for idle in self.idle) for name in names}
+
+    def memory(self) -> dict[str, float]:
+        """Median idle memory by process."""
+        names = self.idle[0].memory_mb if self.idle else ()
+        return {name: statistics.median(idle.memory_mb.get(name, 0.0) for idle in self.idle) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Minimum, median and maximum of the repeats."""
+
+    low: float
+    middle: float
+    high: float
+
+    def __str__(self) -> str:
+        digits = 0 if self.low >= 100 else 1
+        values = (self.middle,) if self.low == self.high else (self.low, self.middle, self.high)
+        return " / ".join(f"{value:,.{digits}f}" for value in values)
+
+
+def spread(items: Sequence[Item], value: Callable[[Item], float]) -> Spread | None:
+    """The spread of one figure; nothing where nothing was measured."""
+    values = [value(item) for item in items]
+    if not values:
+        return None
+    return Spread(low=min(values), middle=statistics.median(values), high=max(values))

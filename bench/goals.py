@@ -1,0 +1,138 @@
+"""The goals of speed, each judged by the medians of one run. Pure: figures in, verdicts out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Figures, Spread, spread
+
+DURABLE_TIMES = 3.0
+FASTEST_TIMES = 1.0
+ACCEPT_TIMES = 2.0
+P50_MS, P95_MS = 8.0, 15.0
+CPU_US = 600.0
+IDLE_PERCENT = 3.0
+MEMORY_MB = 300.0
+
+Rate = Callable[[Figures], Spread | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One goal, what was measured, and whether it holds; None = not measured in this run."""
+
+    goal: str
+    figure: str
+    held: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return {True: "held", False: "NOT HELD", None: "not measured"}[self.held]
+
+
+def judge(everyone: Sequence[Figures]) -> list[Goal]:
+    """Judge every goal."""
+    goals = []
+    for delay_ms in (0, 50):
+        goals += _against_peers(everyone, delay_ms)
+    for delay_ms in (0, 50):
+        goals.append(_sqlite(everyone, delay_ms))
+    goals += _accepts(everyone)
+    for hub in (each for each in everyone if each.is_hub):
+        goals += [_latency(hub), _cpu(hub), _idle_cpu(hub), _memory(hub), _crash(hub)]
+    return goals
+
+
+def _against_peers(everyone: Sequence[Figures], delay_ms: int) -> list[Goal]:
+    what = f"completions/s, external {delay_ms} ms, PostgreSQL"
+    peers = [each for each in everyone if not each.is_hub]
+
+    def rate(figures: Figures) -> Spread | None:
+        return figures.completions(delay_ms)
+
+    return [
+        _ratio(f"{what}: >= 3 x the best durable peer", everyone, _durable(peers), rate, DURABLE_TIMES),
+        _ratio(f"{what}: >= the fastest peer", everyone, _as_offered(peers), rate, FASTEST_TIMES),
+        _ratio(f"{what}: >= the fastest with batching written for it", everyone, peers, rate, FASTEST_TIMES),
+    ]
+
+
+def _accepts(everyone: Sequence[Figures]) -> list[Goal]:
+    what = "accepts/s at 64 connections while processing, PostgreSQL"
+    peers = [each for each in everyone if not each.is_hub]
+    return [
+        _ratio(f"{what}: >= 2 x the best peer", everyone, _as_offered(peers), Figures.accepts, ACCEPT_TIMES),
+        _ratio(f"{what}: >= 2 x the best with batching written for it", everyone, peers, Figures.accepts, ACCEPT_TIMES),
+    ]
+
+
+def _durable(peers: Iterable[Figures]) -> list[Figures]:
+    return [peer for peer in peers if peer.is_durable]
+
+
+def _as_offered(peers: Iterable[Figures]) -> list[Figures]:
+    return [peer for peer in peers if peer.layout != "batched"]
+
+
+def _ratio(goal: str, everyone: Sequence[Figures], peers: Sequence[Figures], rate: Rate, times: float) -> Goal:
+    own = next((rate(each) for each in everyone if each.name == HUB_ON_POSTGRES), None)
+    known = [(spread.middle, peer.name) for peer in peers if (spread := rate(peer)) is not None]
+    if own is None or not known:
+        return Goal(goal=goal, figure="", held=None)
+    best, name = max(known)
+    ratio = own.middle / best
+    return Goal(goal=goal, figure=f"{own.middle:,.0f} : {best:,.0f} ({name}) = {ratio:.2f} x", held=ratio >= times)
+
+
+def _sqlite(everyone: Sequence[Figures], delay_ms: int) -> Goal:
+    goal = f"completions/s, external {delay_ms} ms: SQLite no less than PostgreSQL"
+    rates = {each.name: each.completions(delay_ms) for each in everyone if each.is_hub}
+    on_sqlite, on_postgres = rates.get(HUB_ON_SQLITE), rates.get(HUB_ON_POSTGRES)
+    if on_sqlite is None or on_postgres is None:
+        return Goal(goal=goal, figure="", held=None)
+    held = on_sqlite.middle >= on_postgres.middle
+    return Goal(goal=goal, figure=f"{on_sqlite.middle:,.0f} : {on_postgres.middle:,.0f}", held=held)
+
+
+def _latency(hub: Figures) -> Goal:
+    goal = f"{hub.name}: 202 to Completed at 50/s: p50 <= 8 ms, p95 <= 15 ms"
+    # as a reader of the event stream sees it, which is later than what is on record and what the peers are given
+    p50 = spread(hub.low, lambda low: low.seen[0] if low.seen else low.p50)
+    p95 = spread(hub.low, lambda low: low.seen[1] if low.seen else low.p95)
+    if p50 is None or p95 is None:
+        return Goal(goal=goal, figure="", held=None)
+    figure = f"p50 {p50.middle:.1f} ms, p95 {p95.middle:.1f} ms (until its event was read)"
+    return Goal(goal=goal, figure=figure, held=p50.middle <= P50_MS and p95.middle <= P95_MS)
+
+
+def _cpu(hub: Figures) -> Goal:
+    goal = f"{hub.name}: CPU per request, all hub processes <= 600 us"
+    cpu = {name: us for name, us in hub.cpu_us().items() if name != "postgres"}
+    if not cpu:
+        return Goal(goal=goal, figure="", held=None)
+    total = sum(cpu.values())
+    return Goal(goal=goal, figure=f"{total:.0f} us, of it Valkey {cpu.get('valkey', 0.0):.0f}", held=total <= CPU_US)
+
+
+def _idle_cpu(hub: Figures) -> Goal:
+    goal = f"{hub.name}: idle <= 3 % of a core, all hub processes"
+    cpu = {name: percent for name, percent in hub.idle_cpu().items() if name != "postgres"}
+    if not cpu:
+        return Goal(goal=goal, figure="", held=None)
+    return Goal(goal=goal, figure=f"{sum(cpu.values()):.1f} %", held=sum(cpu.values()) <= IDLE_PERCENT)
+
+
+def _memory(hub: Figures) -> Goal:
+    goal = f"{hub.name}: idle <= 300 MB (PSS), all hub processes"
+    memory = {name: mb for name, mb in hub.memory().items() if name != "postgres"}
+    if not memory:
+        return Goal(goal=goal, figure="", held=None)
+    return Goal(goal=goal, figure=f"{sum(memory.values()):.0f} MB", held=sum(memory.values()) <= MEMORY_MB)
+
+
+def _crash(hub: Figures) -> Goal:
+    goal = f"{hub.name}: requests missing after SIGKILL of everything: 0"
+    if hub.crash is None:
+        return Goal(goal=goal, figure="", held=None)
+    figure = f"{hub.crash.missing} of {hub.crash.accepted:,}"
+    return Goal(goal=goal, figure=figure, held=hub.crash.missing == 0 and hub.crash.accepted > 0)
