@@ -46,7 +46,7 @@ def _unpack(package: str) -> None:
     own = CACHE / f"{package}-{os.getpid()}"
     own.mkdir(parents=True, exist_ok=True)
     try:
-        _run(["apt-get", "download", package], own)
+        _download(package, own)
         (file,) = own.glob(f"{package}_*.deb")
         _run(["dpkg", "-x", str(file), str(own)], own)
         file.unlink()
@@ -54,6 +54,18 @@ def _unpack(package: str) -> None:
             own.rename(CACHE / package)
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+def _download(package: str, folder: Path) -> None:
+    """Get the package into a folder; where the machine has no list of packages yet, by a list of this folder's own."""
+    try:
+        _run(["apt-get", "download", package], folder)
+    except OSError:
+        own_lists = ["-o", f"Dir::State::lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
+        (folder / "lists" / "partial").mkdir(parents=True)
+        (folder / "cache" / "archives" / "partial").mkdir(parents=True)
+        _run(["apt-get", *own_lists, "update"], folder)
+        _run(["apt-get", *own_lists, "download", package], folder)
 
 
 def _run(command: list[str], folder: Path) -> None:
