@@ -19,10 +19,15 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from chassis.logs import get_logger
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+log = get_logger()
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 #: The last digit of a traceparent whose bit "sampled" is not set.
 _NOT_SAMPLED = tuple("02468ace")
 _next_span_id: ContextVar[int | None] = ContextVar("next_span_id", default=None)
@@ -79,6 +84,9 @@ class Tracing:
         is_elsewhere = os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
         if is_off or is_elsewhere or not any(map(os.environ.get, _ENDPOINTS)):
             return cls()
+        protocol = next(filter(None, map(os.environ.get, _PROTOCOLS)), "grpc")
+        if protocol != "grpc":
+            log.warning("Traces are sent over gRPC, whatever protocol is asked for", protocol=protocol)
         from chassis.span_export import make_provider  # its imports are paid for only when they are used
 
         return cls(make_provider(os.environ.get("OTEL_SERVICE_NAME") or f"hub-{service}"))

@@ -1,5 +1,6 @@
 """Spans made by hand: parents, links, chosen ids, sampling, and nothing at all while nobody collects."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from chassis.tracing import Tracing, processing_span_id, processing_traceparent, trace_fields, within
 
@@ -17,6 +19,8 @@ VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_SDK_DISABLED",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_TRACES_EXPORTER",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
@@ -77,6 +81,25 @@ def test_the_standard_variables_switch_it_off(changes: dict[str, str], monkeypat
         monkeypatch.setenv(name, value)
 
     assert not Tracing.from_environment("gateway").enabled
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+def test_a_protocol_that_is_not_spoken_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "false")
+    said = {}
+
+    for protocol in ("grpc", "http/protobuf"):
+        monkeypatch.setenv(name, protocol)
+        with capture_logs() as lines:
+            tracing = Tracing.from_environment("gateway")
+        asyncio.run(tracing.stop())
+        said[protocol] = [(line["event"], line["protocol"]) for line in lines]
+
+    assert said == {
+        "grpc": [],
+        "http/protobuf": [("Traces are sent over gRPC, whatever protocol is asked for", "http/protobuf")],
+    }
 
 
 def test_a_span_hangs_below_its_parent_and_gives_its_own_context() -> None:
