@@ -7,10 +7,15 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from chassis.database import Database
 from chassis.errors import StorageUnavailable
+from chassis.logs import get_logger
+
+log = get_logger()
 
 _LOCK = 7_246_851_903
 
@@ -18,6 +23,8 @@ _LOCK = 7_246_851_903
 def migrate(url: str) -> None:
     """Bring the database to the newest schema; several intakes that start together wait for each other.
 
+    A schema that is newer than this code is left as it is: migrations are safe while the code before them runs, and
+    while a new version is rolled out, or back, an old intake may start once more.
     Raises: StorageUnavailable when the database is away.
     """
     database = Database(url)
@@ -26,6 +33,11 @@ def migrate(url: str) -> None:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent))
             config.attributes["connection"] = connection
+            current = MigrationContext.configure(connection).get_current_revision()
+            known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+            if current is not None and current not in known:
+                log.warning("Schema is newer than this code and left as it is", revision=current)
+                return
             command.upgrade(config, "head")
     except OperationalError as error:
         raise StorageUnavailable("The database cannot be reached or written; check HUB_DATABASE_URL.") from error
