@@ -35,6 +35,7 @@ class WaitReason(StrEnum):
     RATE = "rate"
     ADAPTER_AWAY = "adapter_away"
     INTAKE_AWAY = "intake_away"
+    REDIS_AWAY = "redis_away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
