@@ -155,7 +155,9 @@ async def _deliver(system: ExternalSystem, delivery: Delivery, deadline: float) 
 async def _lookup(system: ExternalSystem, question: Question, deadline: float) -> LookupOutcome:
     try:
         return await system.adapter.lookup(question, deadline)
-    except (NotSent, NoAnswer) as error:
+    except NotSent as error:
+        return NotKnown(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
+    except NoAnswer as error:
         return NotKnown(detail=error.detail)
     except Exception:  # the same
         log.exception("Adapter failed", system=system.target.name)

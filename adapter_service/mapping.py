@@ -108,8 +108,10 @@ def to_lookup_response(outcome: LookupOutcome, seconds: float) -> pb.LookupRespo
             )
         case Absent(detail=detail):
             return pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_ABSENT, detail=detail, duration=duration)
-        case NotKnown(detail=detail):
-            return pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_NOT_KNOWN, detail=detail, duration=duration)
+        case NotKnown(detail=detail, retry_after_seconds=retry_after):
+            response = pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_NOT_KNOWN, detail=detail, duration=duration)
+            _set_retry_after(response, retry_after)
+            return response
         case Unsupported():
             return pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_UNSUPPORTED, duration=duration)
         case _:
@@ -145,6 +147,6 @@ def _check_ids(request_id: str, external_id: str) -> list[Violation]:
     return violations
 
 
-def _set_retry_after(response: pb.DeliverResponse, seconds: float | None) -> None:
+def _set_retry_after(response: pb.DeliverResponse | pb.LookupResponse, seconds: float | None) -> None:
     if seconds is not None:
         response.retry_after.CopyFrom(to_duration(seconds))

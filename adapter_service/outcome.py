@@ -81,6 +81,7 @@ class NotKnown:
     """The lookup failed, or its answer says neither."""
 
     detail: str
+    retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ class WaitReason(StrEnum):
     RATE = "rate"
     ADAPTER_AWAY = "adapter_away"
     INTAKE_AWAY = "intake_away"
+    REDIS_AWAY = "redis_away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +192,15 @@ class TargetCapacity:
             self._changed.set()
         else:
             self._breaker.record(now, failed=failed)
-        if retry_after_seconds > 0:
-            self.pause(retry_after_seconds)
-            if self.on_pause is not None:
-                self.on_pause(min(retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
+        self.leave_alone(retry_after_seconds)
+
+    def leave_alone(self, seconds: float) -> None:
+        """Pause as the target has asked, and have the other workers told."""
+        if seconds <= 0:
+            return
+        self.pause(seconds)
+        if self.on_pause is not None:
+            self.on_pause(min(seconds, RETRY_AFTER_CEILING_SECONDS))
 
     def pause(self, seconds: float) -> None:
         """Leave the target alone for so long; a longer pause stands."""
@@ -268,6 +274,10 @@ class Place:
         self._capacity.record(
             outcome, begun_at=self._begun_at, is_probe=self._is_probe, retry_after_seconds=retry_after_seconds
         )
+
+    def leave_alone(self, seconds: float) -> None:
+        """Say that the target has asked to be left alone, in its answer to a lookup."""
+        self._capacity.leave_alone(seconds)
 
     def leave(self) -> None:
         """Give the place back, once."""

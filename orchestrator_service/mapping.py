@@ -129,6 +129,7 @@ def lookup_of(response: LookupResponse) -> Lookup:
         outcome=_LOOKUP_OUTCOMES.get(response.outcome, LookupOutcome.NOT_KNOWN),
         detail=response.detail,
         response_json=response.response_json,
+        retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
     )
 
 

@@ -211,7 +211,9 @@ class Processor:
         except OutcomeNotKnown:
             lookup = Lookup(outcome=LookupOutcome.NOT_KNOWN, detail="The lookup took too long.")
             return lookup, mapping.seconds(time.perf_counter() - started)
-        return mapping.lookup_of(response), response.duration
+        lookup = mapping.lookup_of(response)
+        work.place.leave_alone(lookup.retry_after_seconds)
+        return lookup, response.duration
 
     def _end_expired(self, work: Work) -> Conclusion | None:
         return Conclusion(decision=retry.expired()) if work.progress.has_expired else None

@@ -117,6 +117,7 @@ class Lookup:
     outcome: LookupOutcome
     detail: str = ""
     response_json: str = ""
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,7 @@ def classify_lookup(answer: Answer) -> LookupOutcome:
     if (answer.status == 404 and not answer.is_html) or (answer.status in (200, 204) and not answer.text):
         return Absent(detail=answer.summary)
     if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer.value):
-        return NotKnown(detail=answer.summary)
+        return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
     if not answer.value:
         return Absent(detail=answer.summary)
     wrapped = next((name for name in LIST_MEMBERS if name in answer.value), None)

@@ -131,7 +131,7 @@ def classify(answer: Answer) -> DeliverOutcome:
 def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     """Say what an answer to a lookup means; orders that are not ours prove that the filter was not honoured."""
     if answer.status != 200 or not answer.is_json or says_error(answer.value):
-        return NotKnown(detail=answer.summary)
+        return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
     try:
         page = _PAGE.decode(answer.text)
     except msgspec.DecodeError:

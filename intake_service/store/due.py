@@ -23,6 +23,8 @@ from intake_service.store.tables import workers
 BATCH = 500
 #: What the database's clock gains on this process' own by more than this is a step.
 STEP_SECONDS = 2
+#: Rows that are brought nearer after a step back, the nearest first; a million would hold every other write up.
+MOST_BROUGHT_NEARER = 50_000
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
 _PUSH = ManyRows(
     sa.update(t)
@@ -119,7 +121,8 @@ def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
     """After a step back, let nothing that waits, and no dead worker, wait for the clock to catch up."""
     waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
     nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
-    connection.execute(sa.update(t).where(waits).values(nearer))
+    nearest = sa.select(t.c.id).where(waits).order_by(t.c.due_at).limit(MOST_BROUGHT_NEARER)
+    connection.execute(sa.update(t).where(t.c.id.in_(nearest)).values(nearer))
     connection.execute(sa.update(workers).where(workers.c.beat_at > now).values(beat_at=now))
 
 

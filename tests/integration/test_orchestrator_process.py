@@ -15,7 +15,7 @@ from chassis.targets import Target
 from chassis.testing import eventually
 from chassis.tokens import ServiceToken
 from integrationhub.adapter.v1 import adapter_pb2
-from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse
+from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
 from orchestrator_service.capacity import Place, TargetCapacity
 from orchestrator_service.clients import AdapterClient
 from orchestrator_service.retry import Outcome
@@ -178,6 +178,20 @@ async def test_a_request_waits_while_our_credentials_are_refused(parts: Surround
     release = request.reports[-1].release
     assert (request.steps, release.not_sent, release.delay.ToSeconds()) == (["sending", "release"], True, 60)
     assert request.reports[-1].call.detail == "401"
+    assert capacity.free() == 0
+
+
+async def test_retry_after_of_a_lookup_pauses_the_target_too(parts: Surroundings) -> None:
+    async def busy(_: LookupRequest) -> LookupResponse:
+        response = LookupResponse(outcome=adapter_pb2.LOOKUP_OUTCOME_NOT_KNOWN, detail="429")
+        response.retry_after.FromSeconds(20)
+        return response
+
+    parts.adapter.look_up = busy
+    capacity = capacity_for(ERP)
+    request = await process(parts, parts.intake.in_doubt(seconds_ago=1), place=place_in(capacity))
+
+    assert request.steps == ["in_doubt"]
     assert capacity.free() == 0
 
 

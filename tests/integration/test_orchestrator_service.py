@@ -190,6 +190,19 @@ async def test_status_says_that_the_hubs_own_parts_are_away(
     await eventually(lambda: _is(reason, ""))
 
 
+async def test_status_says_that_redis_is_away(
+    parts: Surroundings, variables: dict[str, Any], own_valkey: ValkeyServer
+) -> None:
+    service = await build(HubSettings(**{**variables, "redis_url": own_valkey.url}))
+    await service.start()
+    await eventually(lambda: parts.intake.beats)
+    own_valkey.kill()
+    status = await status_of(parts, variables, OPERATIONS)
+    await service.stop()
+
+    assert {target.wait_reason for target in status.targets} == {"redis_away"}
+
+
 async def _is(ask: Callable[[], Awaitable[str]], wanted: str) -> bool:
     return await ask() == wanted
 

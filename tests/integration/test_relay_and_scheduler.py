@@ -204,22 +204,6 @@ async def test_the_outbox_of_a_killed_process_is_swept(
     assert await rings(watcher) == [lease.integration_request.id]
 
 
-async def test_a_clock_that_was_set_back_hides_no_event(
-    database_url: str, keys: TestKeys, redis_url: str, watcher: redis.Redis
-) -> None:
-    async with running_intake(database_url, keys) as killed:
-        created = await killed.create()
-        at = killed.clock
-
-    at.advance(-3600)
-    async with running_intake(database_url, keys, clock=at, redis_url=redis_url) as another:
-        await another.relay.start()
-        await eventually(lambda: outbox_is_empty(another))
-        await another.relay.stop()
-
-    assert await rings(watcher) == [created.id]
-
-
 async def test_more_than_a_batch_left_behind_is_swept_whole(
     database_url: str, keys: TestKeys, redis_url: str, watcher: redis.Redis
 ) -> None:

@@ -60,6 +60,14 @@ async def test_an_unusable_answer_proves_nothing(system: System, fault: dict[str
     assert (await system.lookup("id-1")).outcome == NOT_KNOWN
 
 
+async def test_a_lookups_retry_after_is_passed_on(system: System) -> None:
+    await system.simulator.fault("status", match="lookup", target=system.place, status=429, retry_after="20")
+
+    response = await system.lookup("id-1")
+
+    assert (response.outcome, response.retry_after.ToSeconds()) == (NOT_KNOWN, 20)
+
+
 async def test_a_lookup_out_of_order_proves_nothing(system: System) -> None:
     await system.settings(lookup="down")
 

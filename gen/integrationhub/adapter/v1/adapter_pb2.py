@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'integrationhub/adapter/v1/adapter.proto\x12\x19integrationhub.adapter.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc7\x01\n\x0e\x44\x65liverRequest\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x15\n\rsource_system\x18\x05 \x01(\t\x12\x15\n\rtarget_system\x18\x06 \x01(\t\x12\x14\n\x0cpayload_json\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\"\x88\x02\n\x0f\x44\x65liverResponse\x12\x33\n\x07outcome\x18\x01 \x01(\x0e\x32\".integrationhub.adapter.v1.Outcome\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rresponse_json\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttimed_out\x18\x07 \x01(\x08\x12\x1b\n\x13\x63redentials_refused\x18\x08 \x01(\x08\"T\n\x13\x44\x65liverBatchRequest\x12=\n\ndeliveries\x18\x01 \x03(\x0b\x32).integrationhub.adapter.v1.DeliverRequest\"V\n\x14\x44\x65liverBatchResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32-.integrationhub.adapter.v1.DeliverBatchResult\"r\n\x12\x44\x65liverBatchResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12<\n\x08response\x18\x02 \x01(\x0b\x32*.integrationhub.adapter.v1.DeliverResponse\"\x88\x01\n\rLookupRequest\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x15\n\rtarget_system\x18\x05 \x01(\t\"\x9f\x01\n\x0eLookupResponse\x12\x39\n\x07outcome\x18\x01 \x01(\x0e\x32(.integrationhub.adapter.v1.LookupOutcome\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x15\n\rresponse_json\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12ListTargetsRequest\"I\n\x13ListTargetsResponse\x12\x32\n\x07targets\x18\x01 \x03(\x0b\x32!.integrationhub.adapter.v1.Target\"\x92\x01\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x03 \x01(\t\x12\x12\n\nidempotent\x18\x04 \x01(\x08\x12\x17\n\x0fsupports_lookup\x18\x05 \x01(\x08\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*\x94\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_DELIVERED\x10\x01\x12\x14\n\x10OUTCOME_REJECTED\x10\x02\x12\x17\n\x13OUTCOME_UNAVAILABLE\x10\x03\x12\x15\n\x11OUTCOME_THROTTLED\x10\x04\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x05*\xa2\x01\n\rLookupOutcome\x12\x1e\n\x1aLOOKUP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14LOOKUP_OUTCOME_FOUND\x10\x01\x12\x19\n\x15LOOKUP_OUTCOME_ABSENT\x10\x02\x12\x1c\n\x18LOOKUP_OUTCOME_NOT_KNOWN\x10\x03\x12\x1e\n\x1aLOOKUP_OUTCOME_UNSUPPORTED\x10\x04\x32\xb2\x03\n\x0e\x41\x64\x61pterService\x12`\n\x07\x44\x65liver\x12).integrationhub.adapter.v1.DeliverRequest\x1a*.integrationhub.adapter.v1.DeliverResponse\x12q\n\x0c\x44\x65liverBatch\x12..integrationhub.adapter.v1.DeliverBatchRequest\x1a/.integrationhub.adapter.v1.DeliverBatchResponse0\x01\x12]\n\x06Lookup\x12(.integrationhub.adapter.v1.LookupRequest\x1a).integrationhub.adapter.v1.LookupResponse\x12l\n\x0bListTargets\x12-.integrationhub.adapter.v1.ListTargetsRequest\x1a..integrationhub.adapter.v1.ListTargetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'integrationhub/adapter/v1/adapter.proto\x12\x19integrationhub.adapter.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc7\x01\n\x0e\x44\x65liverRequest\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x15\n\rsource_system\x18\x05 \x01(\t\x12\x15\n\rtarget_system\x18\x06 \x01(\t\x12\x14\n\x0cpayload_json\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\"\x88\x02\n\x0f\x44\x65liverResponse\x12\x33\n\x07outcome\x18\x01 \x01(\x0e\x32\".integrationhub.adapter.v1.Outcome\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rresponse_json\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttimed_out\x18\x07 \x01(\x08\x12\x1b\n\x13\x63redentials_refused\x18\x08 \x01(\x08\"T\n\x13\x44\x65liverBatchRequest\x12=\n\ndeliveries\x18\x01 \x03(\x0b\x32).integrationhub.adapter.v1.DeliverRequest\"V\n\x14\x44\x65liverBatchResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32-.integrationhub.adapter.v1.DeliverBatchResult\"r\n\x12\x44\x65liverBatchResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12<\n\x08response\x18\x02 \x01(\x0b\x32*.integrationhub.adapter.v1.DeliverResponse\"\x88\x01\n\rLookupRequest\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x15\n\rtarget_system\x18\x05 \x01(\t\"\xcf\x01\n\x0eLookupResponse\x12\x39\n\x07outcome\x18\x01 \x01(\x0e\x32(.integrationhub.adapter.v1.LookupOutcome\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x15\n\rresponse_json\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12ListTargetsRequest\"I\n\x13ListTargetsResponse\x12\x32\n\x07targets\x18\x01 \x03(\x0b\x32!.integrationhub.adapter.v1.Target\"\x92\x01\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x03 \x01(\t\x12\x12\n\nidempotent\x18\x04 \x01(\x08\x12\x17\n\x0fsupports_lookup\x18\x05 \x01(\x08\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*\x94\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_DELIVERED\x10\x01\x12\x14\n\x10OUTCOME_REJECTED\x10\x02\x12\x17\n\x13OUTCOME_UNAVAILABLE\x10\x03\x12\x15\n\x11OUTCOME_THROTTLED\x10\x04\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x05*\xa2\x01\n\rLookupOutcome\x12\x1e\n\x1aLOOKUP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14LOOKUP_OUTCOME_FOUND\x10\x01\x12\x19\n\x15LOOKUP_OUTCOME_ABSENT\x10\x02\x12\x1c\n\x18LOOKUP_OUTCOME_NOT_KNOWN\x10\x03\x12\x1e\n\x1aLOOKUP_OUTCOME_UNSUPPORTED\x10\x04\x32\xb2\x03\n\x0e\x41\x64\x61pterService\x12`\n\x07\x44\x65liver\x12).integrationhub.adapter.v1.DeliverRequest\x1a*.integrationhub.adapter.v1.DeliverResponse\x12q\n\x0c\x44\x65liverBatch\x12..integrationhub.adapter.v1.DeliverBatchRequest\x1a/.integrationhub.adapter.v1.DeliverBatchResponse0\x01\x12]\n\x06Lookup\x12(.integrationhub.adapter.v1.LookupRequest\x1a).integrationhub.adapter.v1.LookupResponse\x12l\n\x0bListTargets\x12-.integrationhub.adapter.v1.ListTargetsRequest\x1a..integrationhub.adapter.v1.ListTargetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'integrationhub.adapter.v1.adapter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=1409
-  _globals['_OUTCOME']._serialized_end=1557
-  _globals['_LOOKUPOUTCOME']._serialized_start=1560
-  _globals['_LOOKUPOUTCOME']._serialized_end=1722
+  _globals['_OUTCOME']._serialized_start=1457
+  _globals['_OUTCOME']._serialized_end=1605
+  _globals['_LOOKUPOUTCOME']._serialized_start=1608
+  _globals['_LOOKUPOUTCOME']._serialized_end=1770
   _globals['_DELIVERREQUEST']._serialized_start=103
   _globals['_DELIVERREQUEST']._serialized_end=302
   _globals['_DELIVERRESPONSE']._serialized_start=305
@@ -49,13 +49,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOOKUPREQUEST']._serialized_start=862
   _globals['_LOOKUPREQUEST']._serialized_end=998
   _globals['_LOOKUPRESPONSE']._serialized_start=1001
-  _globals['_LOOKUPRESPONSE']._serialized_end=1160
-  _globals['_LISTTARGETSREQUEST']._serialized_start=1162
-  _globals['_LISTTARGETSREQUEST']._serialized_end=1182
-  _globals['_LISTTARGETSRESPONSE']._serialized_start=1184
-  _globals['_LISTTARGETSRESPONSE']._serialized_end=1257
-  _globals['_TARGET']._serialized_start=1260
-  _globals['_TARGET']._serialized_end=1406
-  _globals['_ADAPTERSERVICE']._serialized_start=1725
-  _globals['_ADAPTERSERVICE']._serialized_end=2159
+  _globals['_LOOKUPRESPONSE']._serialized_end=1208
+  _globals['_LISTTARGETSREQUEST']._serialized_start=1210
+  _globals['_LISTTARGETSREQUEST']._serialized_end=1230
+  _globals['_LISTTARGETSRESPONSE']._serialized_start=1232
+  _globals['_LISTTARGETSRESPONSE']._serialized_end=1305
+  _globals['_TARGET']._serialized_start=1308
+  _globals['_TARGET']._serialized_end=1454
+  _globals['_ADAPTERSERVICE']._serialized_start=1773
+  _globals['_ADAPTERSERVICE']._serialized_end=2207
 # @@protoc_insertion_point(module_scope)

@@ -318,6 +318,7 @@ class LookupResponse(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     RESPONSE_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     outcome: Global___LookupOutcome.ValueType
     """The verdict."""
     detail: _builtins.str
@@ -328,6 +329,10 @@ class LookupResponse(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """How long it took."""
 
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """With NOT_KNOWN: how long the whole target wants to be left alone."""
+
     def __init__(
         self,
         *,
@@ -335,10 +340,11 @@ class LookupResponse(_message.Message):
         detail: _builtins.str = ...,
         response_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -131,8 +131,9 @@ class TargetStatus(_message.Message):
     waiting: _builtins.int
     """Entries in the target's stream that no worker has claimed."""
     wait_reason: _builtins.str
-    """Why the target's stream is not read now: breaker_open, retry_after, concurrency, rate or draining; adapter_away or
-    intake_away when the hub's own parts do not answer; empty when it is read.
+    """Why the target's stream is not read now: breaker_open, retry_after, concurrency, rate or draining; adapter_away,
+    intake_away or redis_away when a part of the hub does not answer, with the last nothing is known of what waits;
+    empty when it is read.
     """
     rate_per_second: _builtins.float
     """Calls per second the targets file allows the hub as a whole; 0 means no limit."""
