@@ -27,6 +27,8 @@ ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "Ed25519", "EdDSA"]
 LEEWAY_SECONDS = 30
 #: Of a key set and of a verified token; one after the other, a revoked key lives for less than a minute.
 CACHE_SECONDS = 25
+#: A set of this age is read again beside the calls; they wait for it only once it is CACHE_SECONDS old.
+RENEW_SECONDS = 20
 CACHE_SIZE = 10_000
 MAX_TOKEN_BYTES = 8192
 #: A token that is good for longer was made by mistake: nobody could take it back in time.
@@ -77,11 +79,12 @@ class JwksSource:
         Raises: ConfigurationError when it could never be read.
         """
         age = self._now() - self._read_at
-        if self._keys is None or age >= (REFRESH_SECONDS if refresh else CACHE_SECONDS):
+        if self._keys is None or age >= (REFRESH_SECONDS if refresh else RENEW_SECONDS):
             if self._reading is None or self._reading.done():
                 self._read_at = self._now()
                 self._reading = asyncio.create_task(self._read(), name="key-set")
-            await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS if self._keys else None)
+            if self._keys is None or refresh or age >= CACHE_SECONDS:
+                await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS if self._keys else None)
         elif refresh and self._reading is not None:
             await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS)
         if self._keys is None:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from bench.filling import TARGET, fill
-from chassis.access import Owner
+from chassis.access import Owner, PartnerLimits
 from chassis.database import Database, Operation
 from chassis.testing import FakeClock
 from intake_service.ids import new_id
@@ -31,6 +31,11 @@ BIG = ("integration_requests", "integration_request_history")
 SCANS = tuple(f"SCAN {name}" for name in BIG)
 #: It is partial: it holds what waits and nothing else, and is read whole in order to count that.
 WHOLE_SCAN_ALLOWED = "USING COVERING INDEX ix_integration_requests_waiting"
+
+#: A token for some systems, of which the partner has used one pair.
+NARROW = Owner(
+    partner_id="partner-1", limits=PartnerLimits(sources=frozenset({"SAP"}), targets=frozenset({TARGET, "SAP"}))
+)
 
 Run = Callable[[Database], Any]
 
@@ -101,6 +106,9 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
 
     yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
     yield "history", read(reads.list_history(first, Owner(partner_id="partner-1")))
+    yield "get with a narrow token", read(reads.get_request(first, NARROW))
+    yield "history with a narrow token", read(reads.list_history(first, NARROW))
+    yield "list with a narrow token", read(reads.list_requests(reads.Filter(owner=NARROW), None, 51))
     yield from reading(first)
 
 

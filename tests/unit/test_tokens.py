@@ -17,7 +17,9 @@ from chassis.errors import ConfigurationError, SystemNotAllowed, Unauthenticated
 from chassis.testing import FakeClock, TestKeys
 from chassis.tokens import (
     CACHE_SECONDS,
+    PATIENCE_SECONDS,
     REFRESH_SECONDS,
+    RENEW_SECONDS,
     JwksSource,
     TokenVerifier,
     make_keys,
@@ -122,6 +124,26 @@ async def test_a_revoked_key_stops_working_within_a_minute(keys: TestKeys, tmp_p
     assert 2 * CACHE_SECONDS < 60
     with pytest.raises(Unauthenticated):
         await verifier.verify_header(header)
+
+
+async def test_good_tokens_do_not_wait_for_a_key_source_that_dawdles(
+    source: CountingSource, clock: FakeClock, keys: TestKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await source.start()
+    gate = asyncio.Event()
+
+    async def dawdle(_: str) -> bytes:
+        await gate.wait()
+        return keys.jwks.read_bytes()
+
+    monkeypatch.setattr(source, "_fetch", dawdle)
+    started = time.monotonic()
+    clock.advance(RENEW_SECONDS)
+    for _ in range(5):
+        assert (await verifier_of(source).verify_header(f"Bearer {keys.token('acme')}")).subject == "acme"
+    gate.set()
+
+    assert time.monotonic() - started < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
