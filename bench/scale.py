@@ -8,8 +8,8 @@
     python -m bench.scale costs                 CPU, rows, WAL and stream bytes of one request on PostgreSQL
 
 The hubs with and without a history run beside each other, so that a machine that slows down slows both: at 50/s they
-are loaded at the same time, at full load in turns. Latencies are those of all turns together. The exit code is 1 when a request did not complete, or a figure
-with the history is more than 10 % worse.
+are loaded at the same time, at full load in turns. Latencies are those of all turns together. The exit code is 1
+when a request did not complete, or a figure with the history is more than 10 % worse.
 """
 
 import argparse
