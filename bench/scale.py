@@ -7,9 +7,9 @@
     python -m bench.scale sharing               two orchestrators and two adapters on PostgreSQL: counts per process
     python -m bench.scale costs                 CPU, rows, WAL and stream bytes of one request on PostgreSQL
 
-The hubs with and without a history run beside each other and are loaded in turns, so that a machine that slows down
-slows both; latencies are those of all turns together. The exit code is 1 when a request did not complete, or a figure
-with the history is more than 10 % worse.
+The hubs with and without a history run beside each other, so that a machine that slows down slows both: at 50/s they
+are loaded at the same time, at full load in turns. Latencies are those of all turns together. The exit code is 1
+when a request did not complete, or a figure with the history is more than 10 % worse.
 """
 
 import argparse
@@ -115,8 +115,9 @@ async def _history(arguments: argparse.Namespace) -> int:
         without = await stack.enter_async_context(_side(folder / "without", make("empty")))
         beside = await stack.enter_async_context(_side(folder / "beside", full))
         for turn in range(-1, arguments.turns):
+            # both at once: what else the machine does shall delay both alike
+            await asyncio.gather(*(_low_load(side, turn, arguments.seconds) for side in (without, beside)))
             for side in (without, beside) if turn % 2 == 0 else (beside, without):
-                await _low_load(side, turn, arguments.seconds)
                 await _full_load(side, turn, arguments.seconds)
             if turn < 0:  # the first turn warms up
                 for side in (without, beside):
