@@ -1,6 +1,6 @@
 """The relay: publishes committed events to the streams and only then forgets their outbox rows.
 
-    commit ──hand_over──▶ [in memory] ──XADD, pipelined──▶ streams ──▶ delete rows (group-committed)
+    commit ──hand_over──▶ [in memory] ──XADD, pipelined──▶ streams ──▶ delete rows (together, soon after)
        └──────────────── outbox rows ──sweep (start, failure, every 5 s)──────▲
 
 What this process commits it publishes at once, without reading it back. What was left behind (a crash, Redis away,
@@ -34,6 +34,8 @@ SWEEP_SECONDS = 5.0
 #: A row younger than this is still in the hands of the process that committed it.
 LEFT_BEHIND_SECONDS = 2.0
 TRIM_SECONDS = 600.0
+#: Nobody waits for the deletion of a row, and alone it would cost a commit: those of so long are deleted together.
+FORGET_SECONDS = 0.25
 
 
 class Relay:
@@ -52,7 +54,8 @@ class Relay:
         self._is_behind = True
         self._swept_at = 0.0
         self._trimmed_at = 0.0
-        self._deletes: set[asyncio.Task[None]] = set()
+        self._to_forget: list[str] = []
+        self._forgetting: asyncio.Task[None] | None = None
         self._loop = Loop(self._step, name="outbox-relay", pause_after_error_seconds=0.5)
 
     def hand_over(self, events: Sequence[Event]) -> None:
@@ -82,8 +85,10 @@ class Relay:
                 await self._publish_handed_over()
         except HubError:
             log.info("Outbox rows stay for the next start", waiting=len(self._handed_over))
-        if self._deletes:
-            await asyncio.wait(self._deletes)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            await asyncio.wait([self._forgetting])
+        await self._forget()
 
     async def _step(self) -> None:
         if self._is_behind or time.monotonic() - self._swept_at >= SWEEP_SECONDS:
@@ -132,10 +137,9 @@ class Relay:
                 _tell(event, contexts.get(event.id, event.traceparent))
         for span in spans.values():
             span.end()
-        if events:
-            task = asyncio.create_task(self._forget([event.id for event in events]))
-            self._deletes.add(task)
-            task.add_done_callback(self._deletes.discard)
+        self._to_forget += [event.id for event in events]
+        if self._to_forget and (self._forgetting is None or self._forgetting.done()):
+            self._forgetting = asyncio.create_task(self._forget_soon(), name="outbox-forget")
 
     def _begin_spans(self, events: Sequence[Event]) -> dict[str, OpenSpan]:
         """Begin the spans of the events that bring work, by event; the workers' spans hang below them."""
@@ -148,11 +152,18 @@ class Relay:
         }
         return {event_id: span for event_id, span in begun.items() if span is not None}
 
-    async def _forget(self, ids: list[str]) -> None:
-        try:
-            await self._store.write(outbox.delete_published, ids)
-        except HubError:
-            self._fall_behind()  # they will be published twice, which every consumer must bear
+    async def _forget_soon(self) -> None:
+        await asyncio.sleep(FORGET_SECONDS)
+        await self._forget()
+
+    async def _forget(self) -> None:
+        """Delete the rows of what is in the streams."""
+        while self._to_forget:
+            ids, self._to_forget = self._to_forget[:BATCH], self._to_forget[BATCH:]
+            try:
+                await self._store.write(outbox.delete_published, ids)
+            except HubError:
+                self._fall_behind()  # they will be published twice, which every consumer must bear
 
     def _fall_behind(self) -> None:
         self._handed_over.clear()
@@ -166,6 +177,7 @@ class Relay:
         """
         was_behind, self._is_behind = self._is_behind, False
         try:
+            await self._forget()
             left = await self._read_left(0 if was_behind else LEFT_BEHIND_SECONDS)
             self._swept_at = time.monotonic()
             await self._measure_lag()
@@ -176,16 +188,12 @@ class Relay:
             raise
         if left:
             await self._publish(left)
-            await self._drain_deletes()
+            await self._forget()
         if len(left) == outbox.BATCH:
             self._fall_behind()
 
     async def _read_left(self, age_seconds: float) -> list[Event]:
         return await self._store.read(outbox.read_left_behind(await self._now(), round(age_seconds * SECOND)))
-
-    async def _drain_deletes(self) -> None:
-        if self._deletes:
-            await asyncio.wait(self._deletes)
 
     async def _now(self) -> Micros:
         return await self._store.read(self._store.database.now)
