@@ -45,6 +45,7 @@ def _scope(arguments: argparse.Namespace) -> Scope:
     return Scope(
         repeats=arguments.repeats or (1 if quick else 3),
         seconds=arguments.seconds or (2.0 if quick else 5.0),
+        warm_seconds=0.5 if quick else 2.0,
         idle_seconds=1.0 if quick else 5.0,
         drain_seconds=20.0 if quick else 120.0,
         crash_seconds=0.0 if quick else 90.0,
