@@ -31,14 +31,7 @@ async def main(arguments: argparse.Namespace) -> int:
     scope = _scope(arguments)
     started = datetime.now(UTC)
     comparison = await compare(scope)
-    minutes = (datetime.now(UTC) - started).total_seconds() / 60
-    warning = "" if is_quiet(comparison) else "**Other programs kept the machine busy.** "
-    text = (
-        f"{warning}"
-        f"{started:%d %B %Y}, {machine()}, {comparison.servers}; `{_command(arguments)}`: {scope.repeats} repeats of "
-        f"{scope.seconds:g} s, {minutes:.0f} minutes in all. Cells are minimum / median / maximum of the repeats, or "
-        f"medians.\n\n{tables(comparison)}"
-    )
+    text = f"{_heading(arguments, scope, comparison, started)}\n\n{tables(comparison)}"
     print(text)
     RAW.parent.mkdir(exist_ok=True)
     RAW.write_text(json.dumps(dataclasses.asdict(comparison), indent=1))
@@ -52,6 +45,7 @@ def _scope(arguments: argparse.Namespace) -> Scope:
     return Scope(
         repeats=arguments.repeats or (1 if quick else 3),
         seconds=arguments.seconds or (2.0 if quick else 5.0),
+        warm_seconds=0.5 if quick else 2.0,
         idle_seconds=1.0 if quick else 5.0,
         drain_seconds=20.0 if quick else 120.0,
         crash_seconds=0.0 if quick else 90.0,
@@ -60,6 +54,16 @@ def _scope(arguments: argparse.Namespace) -> Scope:
         with_plain_peers=not quick,
         at_half=not quick,
         only=arguments.only,
+    )
+
+
+def _heading(arguments: argparse.Namespace, scope: Scope, comparison: Comparison, started: datetime) -> str:
+    warning = "" if is_quiet(comparison) else "**Other programs kept the machine busy.** "
+    minutes = (datetime.now(UTC) - started).total_seconds() / 60
+    return (
+        f"{warning}{started:%d %B %Y}, {machine()}, {comparison.servers}. `{_command(arguments)}`: each measurement of "
+        f"{scope.seconds:g} s, repeats: {scope.repeats}, minutes in all: {minutes:.0f}. Cells are minimum / median / "
+        f"maximum of the repeats, or medians."
     )
 
 

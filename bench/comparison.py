@@ -31,6 +31,7 @@ class Scope:
     repeats: int
     #: Of each measurement.
     seconds: float
+    warm_seconds: float
     idle_seconds: float
     #: The longest wait for what was accepted to end.
     drain_seconds: float
@@ -153,7 +154,7 @@ async def _measure_running(
     scope: Scope,
     progress: Progress,
 ) -> None:
-    await measurement.warm(system)
+    await measurement.warm(system, seconds=scope.warm_seconds)
     figures.idle.append(await measurement.idle(system, seconds=scope.idle_seconds))
     low = await measurement.steady(system, per_second=LOW_PER_SECOND, seconds=scope.seconds, watched=True)
     figures.low.append(low)

@@ -24,7 +24,6 @@ from bench.servers import BenchPostgres
 from bench.systems import System
 
 CONNECTIONS = 64
-WARM_SECONDS = 0.5
 IDLE_AFTER_SECONDS = 1.0
 KILL_AFTER_SECONDS = 1.5
 CRASH_DELAY_MS = 50
@@ -46,11 +45,11 @@ class Measurement:
         self._drain_seconds = drain_seconds
         self._numbers = 0
 
-    async def warm(self, system: System) -> None:
+    async def warm(self, system: System, *, seconds: float) -> None:
         """Fill pools and caches of every process. Raises: RuntimeError when not everything ends."""
         self._endpoint.delay(0)
         self._endpoint.reset()
-        sent = await self._partners(system).send_flat_out(seconds=WARM_SECONDS)
+        sent = await self._partners(system).send_flat_out(seconds=seconds)
         missing = set(sent.accepted_at) - (await self._ended(system, set(sent.accepted_at))).keys()
         if missing or not sent.accepted_at:
             raise RuntimeError(

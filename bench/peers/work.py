@@ -3,6 +3,7 @@
 `Table` is for those whose queue is elsewhere (Redis); a peer that keeps its jobs in the database uses its own tables.
 """
 
+import asyncio
 import os
 import uuid
 from collections.abc import Sequence
@@ -72,15 +73,17 @@ class External:
 
     def __init__(self, endpoint_url: str) -> None:
         self._url = f"{endpoint_url}/orders"
-        self._session: aiohttp.ClientSession | None = None
+        # one for each loop: DBOS recovers on a loop of its own what it began on the edge's
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     async def post(self, request_id: str, payload: str) -> None:
         """Deliver once. Raises: aiohttp.ClientError unless the answer is a success."""
-        if self._session is None:  # made by the loop that uses it
+        loop = asyncio.get_running_loop()
+        if (session := self._sessions.get(loop)) is None:
             connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
-            self._session = aiohttp.ClientSession(connector=connector, raise_for_status=True)
+            session = self._sessions[loop] = aiohttp.ClientSession(connector=connector, raise_for_status=True)
         headers = {"Idempotency-Key": request_id, "Content-Type": "application/json"}
-        async with self._session.post(self._url, data=payload, headers=headers) as answer:
+        async with session.post(self._url, data=payload, headers=headers) as answer:
             await answer.read()
 
 
