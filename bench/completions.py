@@ -16,6 +16,7 @@ class Completions:
         self._redis = redis.Redis.from_url(url, decode_responses=True, legacy_responses=False, socket_timeout=10)
         self._last = "$"
         self._task: asyncio.Task[None] | None = None
+        self._is_over = False
         self.ended_at: dict[str, float] = {}
         self.failed = 0
 
@@ -28,6 +29,7 @@ class Completions:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop watching."""
+        self._is_over = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -41,7 +43,8 @@ class Completions:
         return missing
 
     async def _watch(self) -> None:
-        while True:
+        # the flag, since redis-py swallows a cancellation that meets its result (python/cpython#86296)
+        while not self._is_over:
             reply: Any = await self._redis.xread({EVENTS: self._last}, count=2000, block=1000)
             now = time.time()
             for entry_id, fields in reply.get(EVENTS, []) if reply else []:

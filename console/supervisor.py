@@ -29,7 +29,8 @@ START_TRIES = 3
 #: How often a slow start is explained.
 NOTE_SECONDS = 15.0
 PROBE_EVERY_SECONDS = 0.05
-CHUNK_BYTES = 256 * 1024
+#: What a pipe holds; to ask for more costs the memory for it.
+CHUNK_BYTES = 64 * 1024
 LAST_WORDS_BYTES = 2_000
 
 _STARTER = str(Path(__file__).with_name("child.py"))

@@ -12,11 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars
 
 from chassis.correlation import HEADER, clean_correlation_id, clean_traceparent, correlation_id_var, traceparent_var
 from chassis.errors import HubError, InternalError
-from chassis.logs import get_logger
+from chassis.logs import bind, get_logger
 from chassis.telemetry import UNMATCHED, Telemetry
 from gateway.headers import header_text, path_of
 from gateway.problems import COLLECTION, MethodNotAllowed, RouteNotFound, problem_headers, status_of, to_problem
@@ -62,7 +61,7 @@ class Edge:
             scope = {**scope, "method": "GET"}
         answer = _Answer(send, correlation_id, close=self._readiness.draining)
         # bound for good: a call has a task, and so a context, of its own
-        bind_contextvars(correlation_id=correlation_id)
+        bind(correlation_id=correlation_id)
         try:
             await self._serve(scope, receive, answer)
         finally:

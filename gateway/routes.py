@@ -11,12 +11,11 @@ import msgspec
 from opentelemetry.trace import SpanKind
 from starlette.requests import Request
 from starlette.responses import Response
-from structlog.contextvars import bind_contextvars
 
 from chassis.access import Caller
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.json_text import LONG_BYTES
-from chassis.logs import get_logger
+from chassis.logs import bind, get_logger
 from chassis.tracing import Tracing, trace_fields
 from chassis.turns import Turns
 from gateway.bodies import CreateBody
@@ -63,7 +62,7 @@ class IntegrationRequestRoutes:
         ) as traceparent:
             body = await self._read_body(await read_json_body(request.scope, request.receive))
             # bound for good: the call has a context of its own
-            bind_contextvars(partner_id=caller.partner_id, **trace_fields(traceparent))
+            bind(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
             created = await self._intake.create(
                 to_create_request(

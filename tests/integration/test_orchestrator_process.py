@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from chassis.errors import StorageUnavailable
+from chassis.logs import add_bound_fields
 from chassis.rpc_client import RpcClient
 from chassis.targets import Target
 from chassis.testing import eventually
@@ -92,7 +92,7 @@ async def test_the_delivery_carries_the_requests_ids_and_payload(parts: Surround
 
 
 async def test_the_seeds_log_lines_carry_both_ids(parts: Surroundings) -> None:
-    with capture_logs(processors=[merge_contextvars]) as lines:
+    with capture_logs(processors=[add_bound_fields]) as lines:
         request = await process(parts, parts.intake.add())
 
     assert [line["event"] for line in lines if line["log_level"] == "info"] == [

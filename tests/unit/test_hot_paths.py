@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
-    "gateway create": 3190,
-    "intake create": 2500,
-    "intake claim": 2445,
-    "intake announce": 2165,
-    "intake complete": 2765,
-    "intake publish": 2190,
-    "orchestrator process": 3415,
-    "adapter deliver": 3095,
+    "gateway create": 2925,
+    "intake create": 2345,
+    "intake claim": 2300,
+    "intake announce": 2020,
+    "intake complete": 2615,
+    "intake publish": 2010,
+    "orchestrator process": 2680,
+    "adapter deliver": 2660,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {

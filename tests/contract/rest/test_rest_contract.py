@@ -7,10 +7,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from chassis.clock import SECOND, to_timestamp
+from chassis.logs import add_bound_fields
 from chassis.tracing import Tracing
 from integrationhub.intake.v1 import intake_pb2 as pb
 from tests.fakes import GatewayUnderTest, running_gateway
@@ -300,7 +300,7 @@ async def test_no_answer_is_sniffed(client: httpx.AsyncClient, hub: GatewayUnder
 
 
 async def test_the_seeds_log_line_is_written(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
-    with capture_logs(processors=[merge_contextvars]) as lines:
+    with capture_logs(processors=[add_bound_fields]) as lines:
         await post(client, hub, headers={"X-Correlation-ID": "followed"})
 
     assert [line for line in lines if line["event"] == "Integration request received"] == [
