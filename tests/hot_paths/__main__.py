@@ -1,6 +1,6 @@
 """`python -m tests.hot_paths` prints, as JSON, what one request costs on each hot path, the same on any machine.
 
-Executed instructions of Python, and statements of a batch; tests/unit/test_hot_paths.py holds them against their
+Executed instructions of Python, and statements of a batch; tests/integration/test_hot_paths.py holds them against their
 budgets.
 """
 
