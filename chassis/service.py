@@ -25,6 +25,7 @@ log = get_logger()
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _LARGE_BLOCK_BYTES = 256 * 1024
 _ARENAS = 2
+TIDY_SECONDS = 20.0
 
 
 class Component(Protocol):
@@ -106,7 +107,9 @@ async def _run(build: Callable[[HubSettings], Awaitable[Service]], settings: Hub
     await service.start()
     _calm_the_collector()
     log.info("Service ready", pid=os.getpid())
+    tidying = asyncio.create_task(_tidy(), name="tidy")
     await stop.wait()
+    tidying.cancel()
     log.info("Service draining")
     await service.stop()
     log.info("Service stopped")
@@ -129,6 +132,16 @@ def _bound_the_heap() -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
         mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+async def _tidy() -> None:
+    """Give back again and again what is free: an error that was answered holds its call's message until it is found."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        gc.collect()
+        if trim is not None:
+            await asyncio.to_thread(trim, 0)
 
 
 class Loop:
