@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Generic, TypeVar
 
 from opentelemetry.trace import SpanKind
@@ -131,6 +132,7 @@ def _masked(system: ExternalSystem, outcome: Outcome) -> Outcome:
     return replace(outcome, response_json=mask_paths(outcome.response_json, system.masked_paths))
 
 
+@cache
 def span_name(target: str) -> str:
     """`http.external.` and the target's name in snake case: TotvsProtheus gives totvs_protheus."""
     return "http.external." + _NOT_WORD.sub("_", _WORD_START.sub("_", target)).lower()

@@ -96,6 +96,10 @@ class Tracing:
         """Whether spans are recorded at all."""
         return self._tracer is not None
 
+    def records(self, traceparent: str) -> bool:
+        """Whether a span under this context would be recorded."""
+        return self._tracer is not None and not (traceparent.endswith(_NOT_SAMPLED) and self._leaves_out_unsampled)
+
     def begin(
         self,
         name: str,
@@ -112,7 +116,7 @@ class Tracing:
         `started_ns` is Unix time; `follows` are contexts of earlier work that this repeats. Attributes must hold no
         payload, token or secret.
         """
-        if self._tracer is None or (traceparent.endswith(_NOT_SAMPLED) and self._leaves_out_unsampled):
+        if self._tracer is None or not self.records(traceparent):
             return None
         links = [Link(context) for text in follows if (context := _context_of(text)) is not None]
         reset = _next_span_id.set(span_id)
@@ -177,9 +181,12 @@ def processing_span_id(integration_request_id: str, lease_token: int) -> int:
 
 
 def processing_traceparent(traceparent: str, integration_request_id: str, lease_token: int) -> str:
-    """The context of that span, in the trace that the request was accepted in; empty when nobody traces."""
-    if not traceparent:
-        return ""
+    """The context of that span, in the trace that the request was accepted in.
+
+    Where nobody records the trace there is no such span: then it is the context that came in, or empty.
+    """
+    if not traceparent or traceparent.endswith(_NOT_SAMPLED):
+        return traceparent
     return f"{traceparent[:36]}{processing_span_id(integration_request_id, lease_token):016x}{traceparent[52:]}"
 
 

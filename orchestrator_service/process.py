@@ -125,7 +125,7 @@ class Processor:
         Returns when that is recorded or refused.
         """
         integration_request = lease.integration_request
-        span = self._begin_span(lease, rung_by, begun_ns) if self._tracing.enabled else None
+        span = self._begin_span(lease, rung_by, begun_ns) if self._tracing.records(lease.traceparent) else None
         with (
             within(span, lease.traceparent) as traceparent,
             bound(
