@@ -6,19 +6,15 @@ at next, and rings. When Redis has lost its memory (its marker key is gone) ever
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 
 from chassis.clock import SECOND
 from chassis.database import Store
-from chassis.errors import HubError
 from chassis.logs import get_logger
 from chassis.service import Loop
-from chassis.streams import Streams, work_stream
+from chassis.streams import Streams
 from chassis.telemetry import Telemetry
 from intake_service.outbox import Relay
 from intake_service.store import due
-from intake_service.store.backlog import Waiting, read_waiting
 
 log = get_logger()
 
@@ -28,12 +24,6 @@ MARKER_SECONDS = 1.0
 #: that hung in the pause ends after 4 s, and the next is at most 5 s away.
 PAUSE_SECONDS = 5.0
 MERCY_SECONDS = 10.0
-#: So many rings of one target in a round are a backlog: then its stream is looked at before it is rung.
-MANY_RINGS = 100
-#: A stream that holds so many entries for each waiting request has been rung enough: a target that stays down for
-#: days must not fill Redis. What was lost of it is rung when the rest has been read.
-ENTRIES_PER_REQUEST = 2
-COUNT_SECONDS = 10.0
 
 
 class Scheduler:
@@ -45,8 +35,6 @@ class Scheduler:
         self._relay = relay
         self._rings = telemetry.counter("due_rings_total")
         self._looked_for_marker_at = 0.0
-        self._waiting: Mapping[str, Waiting] = {}
-        self._counted_at = 0.0
         self._last_round_at = time.monotonic()
         #: The database's clock in the last round, and an instant of our own not later than it.
         self._last_reading: tuple[int | None, float] = (None, 0.0)
@@ -80,28 +68,10 @@ class Scheduler:
         self._last_round_at = time.monotonic()
         if found.step:
             log.warning("The database's clock was set", seconds=found.step / SECOND)
-        rings = await self._wanted(found.rings)
-        self._relay.ring(rings)
-        for target, _ in rings:
+        self._relay.ring(found.rings)
+        for target, _ in found.rings:
             self._rings.labels(target=target).inc()
         return found
-
-    async def _wanted(self, rings: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-        """Leave out the targets whose streams hold more entries than requests wait."""
-        counts = Counter(target for target, _ in rings)
-        full = {target for target, count in counts.items() if count >= MANY_RINGS and await self._is_full(target)}
-        return [ring for ring in rings if ring[0] not in full] if full else rings
-
-    async def _is_full(self, target: str) -> bool:
-        try:
-            entries, _ = await self._streams.waiting(work_stream(target))
-        except HubError:
-            return False  # the relay will say that Redis is away
-        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
-            self._waiting = await self._store.read(read_waiting)
-            self._counted_at = time.monotonic()
-        waiting = self._waiting[target].requests if target in self._waiting else 0
-        return entries >= ENTRIES_PER_REQUEST * max(waiting, MANY_RINGS)
 
     async def _check_memory(self) -> None:
         if time.monotonic() - self._looked_for_marker_at < MARKER_SECONDS:
