@@ -7,9 +7,8 @@ SQLite: one writer thread, WAL, synchronous=FULL. PostgreSQL: a few.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -38,37 +37,6 @@ _DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000
 
 class _Undone(StorageUnavailable):
     """The database has ended the transaction for the sake of another one; nothing of it is stored."""
-
-
-class ManyRows:
-    """A statement that is executed with many rows of the same columns, compiled once per dialect.
-
-    SQLAlchemy prepares each row's parameters anew, which costs more than the database does; here the rows go to the
-    driver as they are, so they may hold only what drivers take: str, int, float, bool, None.
-    """
-
-    def __init__(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
-        self._statement = statement
-        self._compiled: dict[str, tuple[str, Callable[[Mapping[str, Any]], Any] | None]] = {}
-
-    def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Execute with all rows, of which there must be one; gives how many rows of the table it touched."""
-        name = connection.dialect.name
-        if name not in self._compiled:
-            self._compiled[name] = self._compile(connection, list(rows[0]))
-        text, to_tuple = self._compiled[name]
-        parameters: Any = [to_tuple(row) for row in rows] if to_tuple is not None else list(rows)
-        return connection.exec_driver_sql(text, parameters).rowcount
-
-    def _compile(
-        self, connection: sa.Connection, names: list[str]
-    ) -> tuple[str, Callable[[Mapping[str, Any]], Any] | None]:
-        is_insert = isinstance(self._statement, sa.Insert)
-        compiled = self._statement.compile(dialect=connection.dialect, column_keys=names if is_insert else None)
-        order = getattr(compiled, "positiontup", None)
-        if order is None:
-            return str(compiled), None
-        return str(compiled), itemgetter(*order) if len(order) > 1 else lambda row: (row[order[0]],)
 
 
 class Database:

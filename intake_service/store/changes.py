@@ -3,13 +3,12 @@
 Every change of state in the hub goes through `record`. The update is compare-and-set on the row's version.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from chassis.database import ManyRows
+from chassis.many_rows import ManyRows
 from intake_service import events
 from intake_service.events import Event
 from intake_service.ids import new_id
@@ -18,25 +17,24 @@ from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
 from intake_service.store.tables import dead_letters, history, outbox
 from intake_service.store.tables import integration_requests as t
 
-_BOUND = tuple(f"b_{name}" for name in STANDING_COLUMNS)
+_SET = (*STANDING_COLUMNS, "updated_at")
 _UPDATE = ManyRows(
-    sa.update(t)
-    .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
-    .values(
-        {
-            **{name: sa.bindparam(f"b_{name}") for name in STANDING_COLUMNS},
-            "updated_at": sa.bindparam("b_updated_at"),
-            "version": t.c.version + sa.literal_column("1"),
-        }
-    )
+    t,
+    (*_SET, "id", "version"),
+    lambda row: (
+        sa.update(t)
+        .where(t.c.id == row["id"], t.c.version == row["version"])
+        .ordered_values(*((t.c[name], row[name]) for name in _SET), (t.c.version, t.c.version + sa.literal_column("1")))
+    ),
 )
-INSERT_HISTORY = ManyRows(sa.insert(history))
-_INSERT_OUTBOX = ManyRows(sa.insert(outbox))
-_INSERT_DEAD_LETTER = ManyRows(sa.insert(dead_letters))
+_INSERT_HISTORY = ManyRows(history, [column.name for column in history.columns if column.name != "seq"])
+_INSERT_OUTBOX = ManyRows(outbox, Event._fields)
+_INSERT_DEAD_LETTER = ManyRows(
+    dead_letters, [column.name for column in dead_letters.columns if not column.name.startswith("settled_")]
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """A call to the external system, for the history."""
 
     kind: str
@@ -46,9 +44,11 @@ class Call:
     response: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One request before and after; `outcome` and `detail` annotate the history."""
+class Change(NamedTuple):
+    """One request before and after; `outcome` and `detail` annotate the history.
+
+    A named tuple for the same reason as Standing.
+    """
 
     request: StoredRequest
     after: Standing
@@ -59,135 +59,120 @@ class Change:
     dead_letter: bool = False
 
 
+class HistoryRow(NamedTuple):
+    """One thing that happened, in the order of its columns."""
+
+    request_id: str
+    kind: str
+    at: int
+    from_status: str | None
+    to_status: str
+    attempt: int
+    outcome: str
+    detail: str
+    duration_ms: float
+    response: str
+    actor: str
+
+
 class LostRace(Exception):
     """A row changed between reading and writing, which its lock forbids: the transaction must not commit."""
 
 
 def record(connection: sa.Connection, now: int, changes: Sequence[Change]) -> list[Event]:
     """Write changes; gives the events that their outbox rows hold. Raises: LostRace."""
-    if not changes:
-        return []
-    updated = _UPDATE.execute(connection, [_update_row(change, now) for change in changes])
-    if updated != len(changes):
-        raise LostRace(f"{updated} of {len(changes)} rows were as expected")
-    entries = [entry for change in changes for entry in _history_of(change, now)]
-    published = [event for change in changes for event in _events_of(change, now)]
-    buried = [_dead_letter_row(change, now) for change in changes if change.dead_letter]
-    if entries:
-        INSERT_HISTORY.execute(connection, entries)
+    for wave in _waves(changes):
+        updated = _UPDATE.execute(connection, [_update_row(change, now) for change in wave])
+        if updated != len(wave):
+            raise LostRace(f"{updated} of {len(wave)} rows were as expected")
+    entries: list[HistoryRow] = []
+    published: list[Event] = []
+    for change in changes:
+        moves = path(change.request.standing.status, change.after.status)
+        entries += _history_of(change, moves, now)
+        published += _events_of(change, moves, now)
+    add_to_history(connection, entries)
     add_to_outbox(connection, published)
-    if buried:
-        _INSERT_DEAD_LETTER.execute(connection, buried)
+    _INSERT_DEAD_LETTER.execute(connection, [_dead_letter_row(change, now) for change in changes if change.dead_letter])
     return published
+
+
+def add_to_history(connection: sa.Connection, entries: Sequence[HistoryRow]) -> None:
+    """Write what happened beside the change itself."""
+    _INSERT_HISTORY.execute(connection, entries)
 
 
 def add_to_outbox(connection: sa.Connection, published: Sequence[Event]) -> None:
     """Write events beside the change that they tell of."""
-    if published:
-        _INSERT_OUTBOX.execute(connection, [outbox_row(event) for event in published])
+    _INSERT_OUTBOX.execute(connection, published)
 
 
-def outbox_row(event: Event) -> dict[str, Any]:
-    """The row of an event."""
-    return event._asdict()
+def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
+    """The first thing that happens to a request."""
+    return HistoryRow(request_id, "transition", now, None, Status.RECEIVED.value, 0, "", "", 0.0, "", actor)
 
 
-def history_row(
-    request_id: str,
-    now: int,
-    kind: str,
-    before: Status | None,
-    after: Status,
-    *,
-    actor: str,
-    attempt: int = 0,
-    outcome: str = "",
-    detail: str = "",
-    duration_ms: float = 0.0,
-    response: str = "",
-) -> dict[str, Any]:
-    """The row of one thing that happened."""
-    return {
-        "request_id": request_id,
-        "kind": kind,
-        "at": now,
-        "from_status": before.value if before is not None else None,
-        "to_status": after.value,
-        "attempt": attempt,
-        "outcome": outcome,
-        "detail": detail,
-        "duration_ms": duration_ms,
-        "response": response,
-        "actor": actor,
-    }
+def _waves(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Changes in their order, each request at most once in a wave: one statement changes a row once."""
+    wave: dict[str, Change] = {}
+    for change in changes:
+        if change.request.id in wave:
+            yield list(wave.values())
+            wave = {}
+        wave[change.request.id] = change
+    if wave:
+        yield list(wave.values())
 
 
-def _update_row(change: Change, now: int) -> dict[str, Any]:
-    after = change.after
-    row: dict[str, Any] = dict(zip(_BOUND, after, strict=True))
-    row["b_status"] = after.status.value
-    row["b_updated_at"] = now
-    row["b_id"] = change.request.id
-    row["b_version"] = change.request.version
-    return row
+def _update_row(change: Change, now: int) -> tuple[Any, ...]:
+    status, *others = change.after
+    return (status.value, *others, now, change.request.id, change.request.version)
 
 
-def _history_of(change: Change, now: int) -> list[dict[str, Any]]:
-    before, after = change.request.standing.status, change.after.status
+def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[HistoryRow]:
+    request_id, call, actor, outcome, detail = (
+        change.request.id,
+        change.call,
+        change.actor,
+        change.outcome,
+        change.detail,
+    )
+    before, after = change.request.standing, change.after
     entries = []
-    if change.call is not None:
+    if call is not None:
+        stands = before.status.value
         entries.append(
-            history_row(
-                change.request.id,
+            HistoryRow(
+                request_id,
+                call.kind,
                 now,
-                change.call.kind,
-                before,
-                before,
-                actor=change.actor,
-                attempt=change.request.standing.attempts,
-                outcome=change.call.outcome,
-                detail=change.call.detail,
-                duration_ms=change.call.duration_ms,
-                response=change.call.response,
+                stands,
+                stands,
+                before.attempts,
+                call.outcome,
+                call.detail,
+                call.duration_ms,
+                call.response,
+                actor,
             )
         )
-    for source, target in path(before, after):
+    kind = "transition"
+    if not moves and outcome:
+        kind, moves = "operation", ((before.status, after.status),)
+    for source, target in moves:
         entries.append(
-            history_row(
-                change.request.id,
-                now,
-                "transition",
-                source,
-                target,
-                actor=change.actor,
-                attempt=change.after.attempts,
-                outcome=change.outcome,
-                detail=change.detail,
-            )
-        )
-    if before is after and change.outcome:
-        entries.append(
-            history_row(
-                change.request.id,
-                now,
-                "operation",
-                before,
-                after,
-                actor=change.actor,
-                attempt=change.after.attempts,
-                outcome=change.outcome,
-                detail=change.detail,
+            HistoryRow(
+                request_id, kind, now, source.value, target.value, after.attempts, outcome, detail, 0.0, "", actor
             )
         )
     return entries
 
 
-def _events_of(change: Change, now: int) -> list[Event]:
-    about = change.request.about
-    after = change.after
+def _events_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[Event]:
+    about, after = change.request.about, change.after
     published = [
         events.transition(about, now, source, target, attempts=after.attempts, failure_reason=after.failure_reason)
-        for source, target in path(change.request.standing.status, after.status)
+        for source, target in moves
     ]
     if change.dead_letter:
         reason = after.failure_reason or ""
@@ -195,15 +180,16 @@ def _events_of(change: Change, now: int) -> list[Event]:
     return published
 
 
-def _dead_letter_row(change: Change, now: int) -> dict[str, Any]:
-    return {
-        "id": new_id(),
-        "request_id": change.request.id,
-        "partner_id": change.request.partner_id,
-        "target_system": change.request.target_system,
-        "reason": change.after.failure_reason,
-        "detail": change.after.failure_detail or "",
-        "attempts": change.after.attempts,
-        "state": "open",
-        "created_at": now,
-    }
+def _dead_letter_row(change: Change, now: int) -> tuple[Any, ...]:
+    request, after = change.request, change.after
+    return (
+        new_id(),
+        request.id,
+        request.partner_id,
+        request.target_system,
+        after.failure_reason,
+        after.failure_detail or "",
+        after.attempts,
+        "open",
+        now,
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from chassis.database import ManyRows
+from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import Status, redrive
 from intake_service.store.changes import Change, LostRace, record
@@ -17,15 +17,15 @@ from intake_service.store.tables import dead_letters as d
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import payload_versions
 
+_SETTLED = ("state", "settled_at", "settled_by", "settled_reason")
 _SETTLE = ManyRows(
-    sa.update(d)
-    .where(d.c.id == sa.bindparam("b_id"), d.c.state == sa.literal_column("'open'"))
-    .values(
-        state=sa.bindparam("b_state"),
-        settled_at=sa.bindparam("b_at"),
-        settled_by=sa.bindparam("b_by"),
-        settled_reason=sa.bindparam("b_reason"),
-    )
+    d,
+    (*_SETTLED, "id"),
+    lambda row: (
+        sa.update(d)
+        .where(d.c.id == row["id"], d.c.state == sa.literal_column("'open'"))
+        .ordered_values(*((d.c[name], row[name]) for name in _SETTLED))
+    ),
 )
 
 
@@ -117,7 +117,8 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
         if item.payload_json is not None:
             _replace_payload(connection, now, request, item)
     settled = [item for item, answer in zip(items, answers, strict=True) if answer.result == item.state]
-    if settled and _SETTLE.execute(connection, [_settled_row(item, now) for item in settled]) != len(settled):
+    rows = [(item.state, now, item.operator, item.reason, item.dead_letter_id) for item in settled]
+    if _SETTLE.execute(connection, rows) != len(settled):
         raise LostRace("a dead letter was settled in spite of its lock")
     # the events belong to the whole batch; the first answer carries them out
     answers[0].events.extend(record(connection, now, changes))
@@ -127,16 +128,6 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
 def _letters(connection: sa.Connection, ids: Sequence[str]) -> dict[str, sa.Row[str, str, str]]:
     wanted = sa.select(d.c.id, d.c.request_id, d.c.state).where(in_ids(d.c.id, connection, ids))
     return {row.id: row for row in connection.execute(wanted)}
-
-
-def _settled_row(item: Settle, now: int) -> dict[str, Any]:
-    return {
-        "b_id": item.dead_letter_id,
-        "b_state": item.state,
-        "b_at": now,
-        "b_by": item.operator,
-        "b_reason": item.reason,
-    }
 
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from chassis.database import ManyRows
+from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import SECOND, WORKER_SILENCE_SECONDS, expire, next_ring
 from intake_service.store.changes import Change, record
@@ -27,9 +27,13 @@ STEP_SECONDS = 2
 MOST_BROUGHT_NEARER = 50_000
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
 _PUSH = ManyRows(
-    sa.update(t)
-    .where(t.c.id == sa.bindparam("b_id"), t.c.version == sa.bindparam("b_version"))
-    .values(due_at=sa.bindparam("b_due_at"), rings=t.c.rings + sa.literal_column("1"))
+    t,
+    ("due_at", "id", "version"),
+    lambda row: (
+        sa.update(t)
+        .where(t.c.id == row["id"], t.c.version == row["version"])
+        .ordered_values((t.c.due_at, row["due_at"]), (t.c.rings, t.c.rings + sa.literal_column("1")))
+    ),
 )
 
 
@@ -154,14 +158,8 @@ def _expire(request: StoredRequest) -> Change:
 
 
 def _push(connection: sa.Connection, now: int, waiting: Sequence[StoredRequest]) -> None:
-    if not waiting:
-        return
     rows = [
-        {
-            "b_id": request.id,
-            "b_version": request.version,
-            "b_due_at": next_ring(request.standing.rings, now, request.standing.expires_at),
-        }
+        (next_ring(request.standing.rings, now, request.standing.expires_at), request.id, request.version)
         for request in waiting
     ]
     _PUSH.execute(connection, rows)

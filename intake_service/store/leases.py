@@ -1,7 +1,8 @@
 """Writes of the orchestrator: claims, reports and heartbeats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -35,23 +36,22 @@ _INSERT_WORKER = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """One worker's wish for one lease."""
 
     worker_id: str
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimAnswer:
+class ClaimAnswer(NamedTuple):
     """What became of it; `after` is there when it was granted. `status` is not_found or a Claimable's value."""
 
     status: str
     claimed_at: int
     before: StoredRequest | None = None
     after: StoredRequest | None = None
-    events: list[Event] = field(default_factory=list)
+    #: Of the whole batch; the first answer carries them out.
+    events: Sequence[Event] = ()
 
 
 def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) -> list[ClaimAnswer]:
@@ -69,20 +69,17 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
             answers.append(ClaimAnswer(status=status, claimed_at=now))
             continue
         verdict = claimable(request.standing, item.worker_id, now)
-        answers.append(ClaimAnswer(status=verdict.value, claimed_at=now))
+        if verdict is Claimable.GRANTED:
+            change = Change(request, claim(request.standing, item.worker_id, now), item.worker_id)
+            leased = requests[item.request_id] = changed(request, change.after, now)
+            answers.append(ClaimAnswer(verdict.value, now, before=request, after=leased))
+            changes.append(change)
+            continue
+        answers.append(ClaimAnswer(verdict.value, now))
         if verdict is Claimable.POISONED:
             changes.append(_poison(request, item.worker_id))
-        elif verdict is Claimable.GRANTED:
-            after = claim(request.standing, item.worker_id, now)
-            changes.append(Change(request=request, after=after, actor=item.worker_id))
-            answers[-1] = ClaimAnswer(
-                status=verdict.value, claimed_at=now, before=request, after=changed(request, after, now)
-            )
-        else:
-            continue
-        requests[item.request_id] = changed(request, changes[-1].after, now)
-    # the events belong to the whole batch; the first answer carries them out
-    answers[0].events.extend(record(connection, now, changes))
+            requests[item.request_id] = changed(request, changes[-1].after, now)
+    answers[0] = answers[0]._replace(events=record(connection, now, changes))
     return answers
 
 
@@ -98,8 +95,7 @@ def _poison(request: StoredRequest, worker_id: str) -> Change:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """A worker's word on one request."""
 
     worker_id: str
@@ -109,14 +105,14 @@ class Report:
     call: Call | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportAnswer:
+class ReportAnswer(NamedTuple):
     """What became of it: accepted, stale or not_found; when accepted, the request before and after."""
 
     status: str
     before: StoredRequest | None = None
     after: StoredRequest | None = None
-    events: list[Event] = field(default_factory=list)
+    #: Of the whole batch; the first answer carries them out.
+    events: Sequence[Event] = ()
 
     @property
     def rings_at_once(self) -> bool:
@@ -143,7 +139,7 @@ def report_requests(connection: sa.Connection, now: int, items: Sequence[Report]
             changes.append(_change(request, item, after))
             requests[item.request_id] = changed(request, after, now)
             answers.append(ReportAnswer(status="accepted", before=request, after=requests[item.request_id]))
-    answers[0].events.extend(record(connection, now, changes))
+    answers[0] = answers[0]._replace(events=record(connection, now, changes))
     return answers
 
 

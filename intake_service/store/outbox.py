@@ -4,19 +4,17 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from chassis.database import ManyRows
+from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.store.tables import outbox
 
 BATCH = 500
-_DELETE = ManyRows(sa.delete(outbox).where(outbox.c.id == sa.bindparam("b_id")))
+_DELETE = ManyRows(outbox, ["id"], lambda row: sa.delete(outbox).where(outbox.c.id == row["id"]))
 
 
 def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence[str]]) -> list[None]:
     """Forget events that are in the streams. Each item is a list of ids."""
-    ids = [{"b_id": event_id} for item in items for event_id in item]
-    if ids:
-        _DELETE.execute(connection, ids)
+    _DELETE.execute(connection, [(event_id,) for item in items for event_id in item])
     return [None] * len(items)
 
 

@@ -5,25 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from chassis.access import Owner
-from chassis.database import ManyRows
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
+from chassis.many_rows import ManyRows
 from intake_service import events
 from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
-from intake_service.store.changes import INSERT_HISTORY, Change, add_to_outbox, history_row, record
+from intake_service.store.changes import Change, add_to_history, add_to_outbox, created_row, record
 from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import integration_requests as t
 
-_INSERTS = {
-    dialect.__name__.rpartition(".")[2]: ManyRows(
-        dialect.insert(t).on_conflict_do_nothing(index_elements=["partner_id", "external_id"])
-    )
-    for dialect in (sqlite, postgresql)
-}
+_INSERT = ManyRows(t, [column.name for column in t.columns], unless_there=("partner_id", "external_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +51,16 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
     """
     stored = {item.id: _stored(item, now) for item in items}
     ordered = sorted(items, key=lambda item: (item.partner_id, item.external_id))
-    insert = _INSERTS[connection.dialect.name]
     keys = payload_keys_of(connection)
     rows = [_row(stored[item.id], keys.seal(item.id, item.payload_json)) for item in ordered]
-    inserted = insert.execute(connection, rows)
+    inserted = _INSERT.execute(connection, rows)
     refused: dict[str, HubError] = {}
     if inserted != len(items):
         refused = _duplicates(connection, items)
     accepted = [item for item in items if item.id not in refused]
     announced = {item.id: events.created(stored[item.id].about, now) for item in accepted}
-    if accepted:
-        INSERT_HISTORY.execute(
-            connection,
-            [history_row(item.id, now, "transition", None, Status.RECEIVED, actor=item.actor) for item in accepted],
-        )
-        add_to_outbox(connection, list(announced.values()))
+    add_to_history(connection, [created_row(item.id, now, item.actor) for item in accepted])
+    add_to_outbox(connection, list(announced.values()))
     return [
         refused[item.id] if item.id in refused else Created(request=stored[item.id], events=[announced[item.id]])
         for item in items
@@ -145,22 +134,24 @@ def _stored(item: NewRequest, now: int) -> StoredRequest:
     )
 
 
-def _row(request: StoredRequest, payload_json: str) -> dict[str, Any]:
-    row: dict[str, Any] = request.standing._asdict()
-    return row | {
-        "status": request.standing.status.value,
-        "id": request.id,
-        "partner_id": request.partner_id,
-        "external_id": request.external_id,
-        "source_system": request.source_system,
-        "target_system": request.target_system,
-        "payload_json": payload_json,
-        "correlation_id": request.correlation_id,
-        "traceparent": request.traceparent,
-        "created_at": request.created_at,
-        "updated_at": request.updated_at,
-        "version": request.version,
-    }
+def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
+    """In the order of the columns."""
+    status, *others = request.standing
+    return (
+        request.id,
+        request.partner_id,
+        request.external_id,
+        request.source_system,
+        request.target_system,
+        payload_json,
+        status.value,
+        request.correlation_id,
+        request.traceparent,
+        *others,
+        request.created_at,
+        request.updated_at,
+        request.version,
+    )
 
 
 def _duplicates(connection: sa.Connection, items: Sequence[NewRequest]) -> dict[str, HubError]:

@@ -49,6 +49,7 @@ class StoredRequest(NamedTuple):
 _IDENTITY = StoredRequest._fields.index("standing")
 _CORE = tuple(t.c[name] for name in (*StoredRequest._fields[:_IDENTITY], *STANDING_COLUMNS))
 _PAYLOAD = len(_CORE)
+_STATUSES = {status.value: status for status in Status}
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
 WITH_PAYLOAD = sa.select(*_CORE, t.c.payload_json)
@@ -59,7 +60,7 @@ def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequ
 
     By position, since it is done so often. Raises: PayloadNotReadable.
     """
-    standing = Standing(Status(row[_IDENTITY]), *row[_IDENTITY + 1 : _PAYLOAD])
+    standing = Standing._make((_STATUSES[row[_IDENTITY]], *row[_IDENTITY + 1 : _PAYLOAD]))
     payload_json = keys.open(row[0], row[_PAYLOAD]) if keys is not None else ""
     return StoredRequest._make((*row[:_IDENTITY], standing, payload_json))
 
@@ -72,6 +73,24 @@ def in_ids(column: sa.Column[str], connection: sa.Connection, ids: Sequence[str]
     return column == sa.any_(sa.bindparam("ids", list(ids), type_=sa.ARRAY(sa.String)))
 
 
+def _locking(dialect: str, *, with_payload: bool, skip_locked: bool) -> sa.Select[Any]:
+    statement = WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD
+    if dialect == "sqlite":
+        return statement.where(t.c.id.in_(sa.text("SELECT value FROM json_each(:ids)")))
+    listed = sa.text("ANY(ARRAY(SELECT json_array_elements_text(CAST(:ids AS JSON))))")
+    # ordered, so that two transactions cannot lock the same rows in opposite order
+    return statement.where(t.c.id == listed).order_by(t.c.id).with_for_update(skip_locked=skip_locked)
+
+
+#: Made once: to make one and to look for its compiled form costs three times as much as to execute it.
+_LOCKING = {
+    (dialect, with_payload, skip_locked): _locking(dialect, with_payload=with_payload, skip_locked=skip_locked)
+    for dialect in ("sqlite", "postgresql")
+    for with_payload in (False, True)
+    for skip_locked in (False, True)
+}
+
+
 def lock_requests(
     connection: sa.Connection, ids: Sequence[str], *, with_payload: bool = False, skip_locked: bool = False
 ) -> dict[str, StoredRequest]:
@@ -80,9 +99,7 @@ def lock_requests(
     With `skip_locked`, those that another transaction holds are left out instead of waited for. On SQLite the
     whole transaction is the lock (BEGIN IMMEDIATE).
     """
-    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(in_ids(t.c.id, connection, ids))
-    if connection.dialect.name != "sqlite":
-        # ordered, so that two transactions cannot lock the same rows in opposite order
-        statement = statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
+    statement = _LOCKING[connection.dialect.name, with_payload, skip_locked]
     keys = payload_keys_of(connection) if with_payload else None
-    return {row[0]: to_stored(row, keys) for row in connection.execute(statement)}
+    rows = connection.execute(statement, {"ids": orjson.dumps(list(ids)).decode()})
+    return {row[0]: to_stored(row, keys) for row in rows}

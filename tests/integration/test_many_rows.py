@@ -1,0 +1,107 @@
+"""Statements for many rows at once, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from chassis import many_rows
+from chassis.database import Database
+from chassis.many_rows import ManyRows
+from tests.conftest import DATABASES
+
+things = sa.Table(
+    "things",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("weight", sa.Float),
+    sa.Column("is_new", sa.Boolean, nullable=False, server_default=sa.text("true")),
+)
+INSERT = ManyRows(things, [column.name for column in things.columns])
+INSERT_NEW = ManyRows(things, ["id", "name", "weight", "is_new"], unless_there=["name"])
+RENAME = ManyRows(
+    things,
+    ["name", "id"],
+    lambda row: sa.update(things).where(things.c.id == row["id"]).ordered_values((things.c.name, row["name"])),
+)
+FORGET = ManyRows(things, ["id"], lambda row: sa.delete(things).where(things.c.id == row["id"]))
+
+
+@pytest.fixture(params=DATABASES)
+def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Connection]:
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path / 'things.sqlite3'}" if is_sqlite else request.getfixturevalue("empty_postgres_url")
+    database = Database(url)
+    with database.engine.begin() as opened:
+        things.metadata.create_all(opened)
+        yield opened
+    database.dispose()
+
+
+def named(*names: str) -> list[tuple[Any, ...]]:
+    return [(number, name, None, True) for number, name in enumerate(names)]
+
+
+def names(connection: sa.Connection) -> dict[int, str]:
+    return {row.id: row.name for row in connection.execute(sa.select(things).order_by(things.c.id))}
+
+
+def test_says_how_many_rows_were_touched(connection: sa.Connection) -> None:
+    added = INSERT.execute(connection, named("a", "b", "c"))
+    renamed = RENAME.execute(connection, [("A", 0), ("C", 2), ("nobody", 99)])
+    forgotten = FORGET.execute(connection, [(1,), (98,)])
+
+    assert (added, renamed, forgotten) == (3, 2, 1)
+    assert names(connection) == {0: "A", 2: "C"}
+
+
+def test_no_rows_are_no_statement(connection: sa.Connection) -> None:
+    assert INSERT.execute(connection, []) == 0
+
+
+def test_every_value_comes_back_as_it_was(connection: sa.Connection) -> None:
+    awkward = 'quotes " \' backslash \\ newline \n tab \t umlaut ü emoji 😀 percent %s %(x)s colon :x {"json": [1]}'
+    rows = [(1, awkward, 0.1 + 0.2, False), (2, "", None, True), (3, "x" * 100_000, 1e300, True)]
+    INSERT.execute(connection, rows)
+
+    assert [tuple(row) for row in connection.execute(sa.select(things).order_by(things.c.id))] == rows
+
+
+def test_rows_that_are_there_already_are_left_out(connection: sa.Connection) -> None:
+    INSERT.execute(connection, named("a"))
+
+    assert INSERT_NEW.execute(connection, [(7, "a", None, True), (8, "b", None, True)]) == 1
+    assert names(connection) == {0: "a", 8: "b"}
+
+
+def test_more_than_one_document_holds_is_written_all_the_same(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_BYTES", 200)
+
+    assert INSERT.execute(connection, named(*(f"thing {number}" for number in range(20)))) == 20
+    assert len(names(connection)) == 20
+
+
+def test_a_batch_is_one_statement(connection: sa.Connection) -> None:
+    sent: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda _, __, text, *___: sent.append(text))
+
+    INSERT.execute(connection, named(*map(str, range(100))))
+
+    assert len(sent) == 1
+
+
+def test_parameters_in_another_order_than_the_columns_are_refused(tmp_path: Path) -> None:
+    wrong = ManyRows(
+        things,
+        ["id", "name"],
+        lambda row: sa.update(things).where(things.c.id == row["id"]).ordered_values((things.c.name, row["name"])),
+    )
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    with database.engine.begin() as connection, pytest.raises(ValueError, match="another order"):
+        wrong.execute(connection, [(1, "x")])
+    database.dispose()
