@@ -4,10 +4,12 @@ SQLAlchemy prepares each row's parameters anew, which costs more than the databa
 order of the statement's columns and hold only what drivers take: str, int, float, bool, None.
 
     SQLite        the driver executes the statement with each row
-    PostgreSQL    one statement takes all rows as a JSON document: one for each costs client and server twice as much
+    PostgreSQL    one statement takes all rows as a JSON document: one for each costs client and server twice as much;
+                  and several such statements go there and back together
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -42,17 +44,21 @@ class ManyRows:
         """Execute with all rows; gives how many rows of the table were touched."""
         if not rows:
             return 0
-        name = connection.dialect.name
-        text = self._texts.get(name)
-        if text is None:
-            text = self._texts[name] = self._compile(connection.dialect)
-        if name == "sqlite":
+        text = self.text(connection.dialect)
+        if connection.dialect.name == "sqlite":
             return connection.exec_driver_sql(text, list(rows)).rowcount
         return sum(
-            connection.exec_driver_sql(text, {_DOCUMENT: document}).rowcount for document in self._documents(rows)
+            connection.exec_driver_sql(text, {_DOCUMENT: document}).rowcount for document in self.documents(rows)
         )
 
-    def _documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[str]:
+    def text(self, dialect: sa.Dialect) -> str:
+        """The statement as the driver takes it."""
+        text = self._texts.get(dialect.name)
+        if text is None:
+            text = self._texts[dialect.name] = self._compile(dialect)
+        return text
+
+    def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[str]:
         batch: list[bytes] = []
         size = 0
         for row in rows:
@@ -90,6 +96,29 @@ class ManyRows:
             return self._change(dict(rows.c.items()))
         insert = postgresql.insert(self._table).from_select(self._columns, sa.select(*rows.c))
         return insert.on_conflict_do_nothing(index_elements=self._unless_there) if self._unless_there else insert
+
+
+def execute_together(connection: sa.Connection, *writes: tuple[ManyRows, Sequence[tuple[Any, ...]]]) -> list[int]:
+    """Execute statements for different tables; gives how many rows each has touched."""
+    documents = [list(statement.documents(rows)) if rows else [] for statement, rows in writes]
+    some = [index for index, (_, rows) in enumerate(writes) if rows]
+    if connection.dialect.name == "sqlite" or len(some) < 2 or max(map(len, documents)) > 1:
+        return [statement.execute(connection, rows) for statement, rows in writes]
+    text = _joined(tuple(writes[index][0].text(connection.dialect) for index in some))
+    given = {f"{_DOCUMENT}{place}": documents[index][0] for place, index in enumerate(some)}
+    touched = dict(zip(some, connection.exec_driver_sql(text, given).one(), strict=True))
+    return [touched.get(index, 0) for index in range(len(writes))]
+
+
+@lru_cache(maxsize=64)
+def _joined(texts: tuple[str, ...]) -> str:
+    """One statement of several: a common table expression may write, and says what it has written."""
+    parts, counts = [], []
+    for place, text in enumerate(texts):
+        own = text.replace(f"%({_DOCUMENT})s", f"%({_DOCUMENT}{place})s")
+        parts.append(f"written{place} AS ({own} RETURNING 1)")
+        counts.append(f"(SELECT count(*) FROM written{place})")  # noqa: S608 - a number of our own
+    return f"WITH {', '.join(parts)} SELECT {', '.join(counts)}"
 
 
 def _array(texts: Sequence[bytes]) -> str:

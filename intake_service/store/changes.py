@@ -3,12 +3,12 @@
 Every change of state in the hub goes through `record`. The update is compare-and-set on the row's version.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from chassis.many_rows import ManyRows
+from chassis.many_rows import ManyRows, execute_together
 from intake_service import events
 from intake_service.events import Event
 from intake_service.ids import new_id
@@ -81,30 +81,31 @@ class LostRace(Exception):
 
 def record(connection: sa.Connection, now: int, changes: Sequence[Change]) -> list[Event]:
     """Write changes; gives the events that their outbox rows hold. Raises: LostRace."""
-    for wave in _waves(changes):
-        updated = _UPDATE.execute(connection, [_update_row(change, now) for change in wave])
-        if updated != len(wave):
-            raise LostRace(f"{updated} of {len(wave)} rows were as expected")
+    if not changes:
+        return []
+    *earlier, last = _waves(changes)
+    for wave in earlier:
+        _check(wave, _UPDATE.execute(connection, _update_rows(wave, now)))
     entries: list[HistoryRow] = []
     published: list[Event] = []
     for change in changes:
         moves = path(change.request.standing.status, change.after.status)
         entries += _history_of(change, moves, now)
         published += _events_of(change, moves, now)
-    add_to_history(connection, entries)
-    add_to_outbox(connection, published)
-    _INSERT_DEAD_LETTER.execute(connection, [_dead_letter_row(change, now) for change in changes if change.dead_letter])
+    updated, *_ = execute_together(
+        connection,
+        (_UPDATE, _update_rows(last, now)),
+        (_INSERT_HISTORY, entries),
+        (_INSERT_OUTBOX, published),
+        (_INSERT_DEAD_LETTER, [_dead_letter_row(change, now) for change in changes if change.dead_letter]),
+    )
+    _check(last, updated)
     return published
 
 
-def add_to_history(connection: sa.Connection, entries: Sequence[HistoryRow]) -> None:
-    """Write what happened beside the change itself."""
-    _INSERT_HISTORY.execute(connection, entries)
-
-
-def add_to_outbox(connection: sa.Connection, published: Sequence[Event]) -> None:
-    """Write events beside the change that they tell of."""
-    _INSERT_OUTBOX.execute(connection, published)
+def add(connection: sa.Connection, entries: Sequence[HistoryRow], published: Sequence[Event]) -> None:
+    """Write what happened, and the events that tell of it, beside the change itself."""
+    execute_together(connection, (_INSERT_HISTORY, entries), (_INSERT_OUTBOX, published))
 
 
 def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
@@ -112,21 +113,26 @@ def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
     return HistoryRow(request_id, "transition", now, None, Status.RECEIVED.value, 0, "", "", 0.0, "", actor)
 
 
-def _waves(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+def _waves(changes: Sequence[Change]) -> list[list[Change]]:
     """Changes in their order, each request at most once in a wave: one statement changes a row once."""
-    wave: dict[str, Change] = {}
+    waves: list[dict[str, Change]] = [{}]
     for change in changes:
-        if change.request.id in wave:
-            yield list(wave.values())
-            wave = {}
-        wave[change.request.id] = change
-    if wave:
-        yield list(wave.values())
+        if change.request.id in waves[-1]:
+            waves.append({})
+        waves[-1][change.request.id] = change
+    return [list(wave.values()) for wave in waves]
 
 
-def _update_row(change: Change, now: int) -> tuple[Any, ...]:
-    status, *others = change.after
-    return (status.value, *others, now, change.request.id, change.request.version)
+def _update_rows(wave: Sequence[Change], now: int) -> list[tuple[Any, ...]]:
+    return [
+        (change.after.status.value, *change.after[1:], now, change.request.id, change.request.version)
+        for change in wave
+    ]
+
+
+def _check(wave: Sequence[Change], updated: int) -> None:
+    if updated != len(wave):
+        raise LostRace(f"{updated} of {len(wave)} rows were as expected")
 
 
 def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[HistoryRow]:

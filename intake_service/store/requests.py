@@ -12,7 +12,7 @@ from chassis.many_rows import ManyRows
 from intake_service import events
 from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
-from intake_service.store.changes import Change, add_to_history, add_to_outbox, created_row, record
+from intake_service.store.changes import Change, add, created_row, record
 from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import StoredRequest, in_ids, lock_requests
 from intake_service.store.tables import integration_requests as t
@@ -59,8 +59,7 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
         refused = _duplicates(connection, items)
     accepted = [item for item in items if item.id not in refused]
     announced = {item.id: events.created(stored[item.id].about, now) for item in accepted}
-    add_to_history(connection, [created_row(item.id, now, item.actor) for item in accepted])
-    add_to_outbox(connection, list(announced.values()))
+    add(connection, [created_row(item.id, now, item.actor) for item in accepted], list(announced.values()))
     return [
         refused[item.id] if item.id in refused else Created(request=stored[item.id], events=[announced[item.id]])
         for item in items
@@ -136,7 +135,6 @@ def _stored(item: NewRequest, now: int) -> StoredRequest:
 
 def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
     """In the order of the columns."""
-    status, *others = request.standing
     return (
         request.id,
         request.partner_id,
@@ -144,10 +142,10 @@ def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
         request.source_system,
         request.target_system,
         payload_json,
-        status.value,
+        request.standing.status.value,
         request.correlation_id,
         request.traceparent,
-        *others,
+        *request.standing[1:],
         request.created_at,
         request.updated_at,
         request.version,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from chassis import many_rows
 from chassis.database import Database
-from chassis.many_rows import ManyRows
+from chassis.many_rows import ManyRows, execute_together
 from tests.conftest import DATABASES
 
 things = sa.Table(
@@ -28,6 +28,10 @@ RENAME = ManyRows(
     lambda row: sa.update(things).where(things.c.id == row["id"]).ordered_values((things.c.name, row["name"])),
 )
 FORGET = ManyRows(things, ["id"], lambda row: sa.delete(things).where(things.c.id == row["id"]))
+
+
+notes = sa.Table("notes", things.metadata, sa.Column("id", sa.Integer, primary_key=True))
+NOTE = ManyRows(notes, ["id"])
 
 
 @pytest.fixture(params=DATABASES)
@@ -93,6 +97,31 @@ def test_a_batch_is_one_statement(connection: sa.Connection) -> None:
     INSERT.execute(connection, named(*map(str, range(100))))
 
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize("most_bytes", [1_000_000, 20])
+def test_statements_for_several_tables_each_say_what_they_touched(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_BYTES", most_bytes)
+    INSERT.execute(connection, named("a", "b", "c"))
+
+    touched = execute_together(
+        connection, (RENAME, [("A", 0), ("nobody", 9)]), (INSERT_NEW, []), (NOTE, [(1,), (2,), (3,)])
+    )
+
+    assert touched == [1, 0, 3]
+    assert names(connection) == {0: "A", 1: "b", 2: "c"}
+    assert list(connection.execute(sa.select(notes.c.id).order_by(notes.c.id)).scalars()) == [1, 2, 3]
+
+
+def test_statements_for_several_tables_are_one_on_postgresql(connection: sa.Connection) -> None:
+    sent: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda _, __, text, *___: sent.append(text))
+
+    execute_together(connection, (INSERT, named("a")), (NOTE, [(1,)]))
+
+    assert len(sent) == {"sqlite": 2, "postgresql": 1}[connection.dialect.name]
 
 
 def test_parameters_in_another_order_than_the_columns_are_refused(tmp_path: Path) -> None:
