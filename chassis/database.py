@@ -240,9 +240,10 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
         "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"
         # rows that the transaction of a dead machine holds would be passed over until the server misses it
         " -c idle_in_transaction_session_timeout=15000"
-        # No statement of ours is best served by reading a whole table. While a table is small the planner thinks so,
-        # and a prepared statement keeps that plan when the table has grown, until the server analyzes it.
-        " -c enable_seqscan=off -c jit=off"
+        # No statement of ours is best served by reading a whole table, or by joining with all of it. While a table is
+        # small the planner thinks so, and a prepared statement keeps that plan when the table has grown, until the
+        # server analyzes it.
+        " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
     )
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),

@@ -115,6 +115,8 @@ def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
 
 def _waves(changes: Sequence[Change]) -> list[list[Change]]:
     """Changes in their order, each request at most once in a wave: one statement changes a row once."""
+    if len({change.request.id for change in changes}) == len(changes):
+        return [list(changes)]
     waves: list[dict[str, Change]] = [{}]
     for change in changes:
         if change.request.id in waves[-1]:

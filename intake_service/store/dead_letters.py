@@ -12,7 +12,7 @@ from intake_service.integration_request import Status, redrive
 from intake_service.store.changes import Change, LostRace, record
 from intake_service.store.payloads import payload_keys_of
 from intake_service.store.requests import changed
-from intake_service.store.rows import StoredRequest, in_ids, lock_requests
+from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import dead_letters as d
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import payload_versions
@@ -126,8 +126,8 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
 
 
 def _letters(connection: sa.Connection, ids: Sequence[str]) -> dict[str, sa.Row[str, str, str]]:
-    wanted = sa.select(d.c.id, d.c.request_id, d.c.state).where(in_ids(d.c.id, connection, ids))
-    return {row.id: row for row in connection.execute(wanted)}
+    wanted = sa.select(d.c.id, d.c.request_id, d.c.state).where(among(d.c.id, connection.dialect.name))
+    return {row.id: row for row in connection.execute(wanted, listed(ids))}
 
 
 def _change(request: StoredRequest, item: Settle, now: int) -> Change:

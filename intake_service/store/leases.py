@@ -23,7 +23,7 @@ from intake_service.integration_request import (
 )
 from intake_service.store.changes import Call, Change, record
 from intake_service.store.requests import changed
-from intake_service.store.rows import StoredRequest, in_ids, lock_requests
+from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
 
@@ -229,4 +229,5 @@ def _beat_all(connection: sa.Connection, now: int, worker_ids: set[str]) -> None
 
 
 def _existing(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
-    return set(connection.execute(sa.select(t.c.id).where(in_ids(t.c.id, connection, ids))).scalars())
+    stored = sa.select(t.c.id).where(among(t.c.id, connection.dialect.name))
+    return set(connection.execute(stored, listed(ids)).scalars())

@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from chassis.many_rows import ManyRows
 from intake_service.events import Event
+from intake_service.store.rows import among, listed
 from intake_service.store.tables import outbox
 
 BATCH = 500
-_DELETE = ManyRows(outbox, ["id"], lambda row: sa.delete(outbox).where(outbox.c.id == row["id"]))
+_DELETE = {name: sa.delete(outbox).where(among(outbox.c.id, name)) for name in ("sqlite", "postgresql")}
 
 
 def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence[str]]) -> list[None]:
     """Forget events that are in the streams. Each item is a list of ids."""
-    _DELETE.execute(connection, [(event_id,) for item in items for event_id in item])
+    connection.execute(_DELETE[connection.dialect.name], listed([event_id for item in items for event_id in item]))
     return [None] * len(items)
 
 

@@ -14,7 +14,7 @@ from intake_service.events import Event
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
 from intake_service.store.changes import Change, add, created_row, record
 from intake_service.store.payloads import payload_keys_of
-from intake_service.store.rows import StoredRequest, in_ids, lock_requests
+from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import integration_requests as t
 
 _INSERT = ManyRows(t, [column.name for column in t.columns], unless_there=("partner_id", "external_id"))
@@ -154,8 +154,8 @@ def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
 
 def _duplicates(connection: sa.Connection, items: Sequence[NewRequest]) -> dict[str, HubError]:
     """Which of the items were not inserted, and the requests that hold their keys."""
-    stored = connection.execute(sa.select(t.c.id).where(in_ids(t.c.id, connection, [item.id for item in items])))
-    inserted = set(stored.scalars())
+    stored = sa.select(t.c.id).where(among(t.c.id, connection.dialect.name))
+    inserted = set(connection.execute(stored, listed([item.id for item in items])).scalars())
     refused: dict[str, HubError] = {}
     for item in items:
         if item.id not in inserted:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from intake_service.store.rows import in_ids
+from intake_service.store.rows import among, listed
 from intake_service.store.tables import dead_letters, history, payload_versions
 from intake_service.store.tables import integration_requests as t
 
@@ -53,12 +53,12 @@ def _sweep(connection: sa.Connection, item: Sweep) -> Swept:
     rows = connection.execute(oldest, {"b_after_id": item.after_id, "b_until_id": item.until_id}).all()
     ended = [row.id for row in rows if row.due_at is None and row.updated_at < item.ended_before]
     is_open = sa.select(dead_letters.c.request_id).where(
-        in_ids(dead_letters.c.request_id, connection, ended), dead_letters.c.state == "open"
+        among(dead_letters.c.request_id, connection.dialect.name), dead_letters.c.state == "open"
     )
-    kept = set(connection.execute(is_open).scalars()) if ended else set()
+    kept = set(connection.execute(is_open, listed(ended)).scalars()) if ended else set()
     doomed = [request_id for request_id in ended if request_id not in kept]
     if doomed:
         # the request first: the database lets go of what is on record only when its request is gone
         for column in (t.c.id, history.c.request_id, dead_letters.c.request_id, payload_versions.c.request_id):
-            connection.execute(sa.delete(column.table).where(in_ids(column, connection, doomed)))
+            connection.execute(sa.delete(column.table).where(among(column, connection.dialect.name)), listed(doomed))
     return Swept(deleted=len(doomed), kept=len(kept), last_id=rows[-1].id if rows else "")

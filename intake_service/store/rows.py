@@ -65,21 +65,24 @@ def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequ
     return StoredRequest._make((*row[:_IDENTITY], standing, payload_json))
 
 
-def in_ids(column: sa.Column[str], connection: sa.Connection, ids: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Match a list of any length with one statement text, so that it is prepared once."""
-    if connection.dialect.name == "sqlite":
-        listed = sa.text("SELECT value FROM json_each(:ids)").bindparams(ids=orjson.dumps(list(ids)).decode())
-        return column.in_(listed)
-    return column == sa.any_(sa.bindparam("ids", list(ids), type_=sa.ARRAY(sa.String)))
+def among(column: sa.ColumnElement[str], dialect: str) -> sa.ColumnElement[bool]:
+    """Match a list of any length with one statement text; the list is given at the execution, as `listed(ids)`."""
+    if dialect == "sqlite":
+        return column.in_(sa.text("SELECT value FROM json_each(:ids)"))
+    return column == sa.text("ANY(ARRAY(SELECT json_array_elements_text(CAST(:ids AS JSON))))")
+
+
+def listed(ids: Sequence[str]) -> dict[str, str]:
+    """The parameter of `among`."""
+    return {"ids": orjson.dumps(list(ids)).decode()}
 
 
 def _locking(dialect: str, *, with_payload: bool, skip_locked: bool) -> sa.Select[Any]:
-    statement = WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD
+    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(among(t.c.id, dialect))
     if dialect == "sqlite":
-        return statement.where(t.c.id.in_(sa.text("SELECT value FROM json_each(:ids)")))
-    listed = sa.text("ANY(ARRAY(SELECT json_array_elements_text(CAST(:ids AS JSON))))")
+        return statement
     # ordered, so that two transactions cannot lock the same rows in opposite order
-    return statement.where(t.c.id == listed).order_by(t.c.id).with_for_update(skip_locked=skip_locked)
+    return statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
 
 
 #: Made once: to make one and to look for its compiled form costs three times as much as to execute it.
@@ -101,5 +104,4 @@ def lock_requests(
     """
     statement = _LOCKING[connection.dialect.name, with_payload, skip_locked]
     keys = payload_keys_of(connection) if with_payload else None
-    rows = connection.execute(statement, {"ids": orjson.dumps(list(ids)).decode()})
-    return {row[0]: to_stored(row, keys) for row in rows}
+    return {row[0]: to_stored(row, keys) for row in connection.execute(statement, listed(ids))}

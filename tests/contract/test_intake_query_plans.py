@@ -253,6 +253,8 @@ def faults_on_postgresql(database: Database, statement: str, parameters: Any) ->
     for node in nodes(plan["Plan"]):
         if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG:
             faults.append(f"scan of {node['Relation Name']}")
+        if not is_read and node["Node Type"].startswith("Index") and "Index Cond" not in node:
+            faults.append(f"walk along the whole of {node['Index Name']}")
         rows = node.get("Rows Removed by Filter", 0) + (node["Actual Rows"] if is_read else 0)
         if rows > MOST_ROWS:
             faults.append(f"{node['Node Type']} looks at {rows} rows")
