@@ -42,6 +42,7 @@ def from_timestamp(timestamp: Timestamp) -> Micros:
     return timestamp.seconds * SECOND + timestamp.nanos // 1000
 
 
+@lru_cache(maxsize=16)  # a transaction has one instant for all that it writes
 def to_rfc3339(at: Micros) -> str:
     """Write an instant as RFC 3339 UTC with Z and milliseconds, the form of the seed's events."""
     whole, micros = divmod(at, SECOND)

@@ -100,22 +100,14 @@ def dead_lettered(about: About, at: Micros, *, attempts: int, failure_reason: st
 
 
 def _event(event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int) -> Event:
+    request_id, external_id, correlation_id, traceparent, target_system = about
     data = {
         "eventType": event_type,
-        "requestId": about.request_id,
-        "correlationId": about.correlation_id,
-        "externalId": about.external_id,
+        "requestId": request_id,
+        "correlationId": correlation_id,
+        "externalId": external_id,
         "timestamp": to_rfc3339(at),
         **more,
     }
-    return Event(
-        id=new_id(),
-        type=event_type,
-        request_id=about.request_id,
-        correlation_id=about.correlation_id,
-        traceparent=about.traceparent,
-        target_system=about.target_system,
-        rings=rings,
-        data=orjson.dumps(data).decode(),
-        created_at=at,
-    )
+    text = orjson.dumps(data).decode()
+    return Event(new_id(), event_type, request_id, correlation_id, traceparent, target_system, rings, text, at)

@@ -36,13 +36,7 @@ class StoredRequest(NamedTuple):
     @property
     def about(self) -> About:
         """What events say of it."""
-        return About(
-            request_id=self.id,
-            external_id=self.external_id,
-            correlation_id=self.correlation_id,
-            traceparent=self.traceparent,
-            target_system=self.target_system,
-        )
+        return About(self.id, self.external_id, self.correlation_id, self.traceparent, self.target_system)
 
 
 #: The fields of StoredRequest before its standing, in their order.
