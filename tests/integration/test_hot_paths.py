@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 2925,
-    "intake create": 2345,
-    "intake claim": 2300,
-    "intake announce": 2020,
-    "intake complete": 2615,
-    "intake publish": 2010,
+    "intake create": 2215,
+    "intake claim": 2170,
+    "intake announce": 1890,
+    "intake complete": 2490,
+    "intake publish": 1895,
     "orchestrator process": 2680,
     "adapter deliver": 2660,
 }
