@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,28 +85,28 @@ class _Together:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
         self._lock = threading.Lock()
         self._is_due = False
         atexit.register(self._flush)
 
     def write(self, line: bytes) -> None:
-        """Write a line, at once where no loop runs, else soon."""
-        with self._lock:
-            self._lines.append(line)
+        """Write a line: with those that wait already, at once where no loop runs, else soon."""
+        self._lines.append(line)
+        if self._is_due:
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._flush()
             return
-        if not self._is_due:
-            self._is_due = True
-            loop.call_later(FLUSH_SECONDS, self._flush)
+        self._is_due = True
+        loop.call_later(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
-        self._is_due = False
+        self._is_due = False  # before the lines are taken: what comes from here on asks for another flush
         with self._lock:
-            lines, self._lines = self._lines, []
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
                 self._stream.write(b"".join(lines))
                 self._stream.flush()
