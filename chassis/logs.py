@@ -7,8 +7,10 @@ import asyncio
 import atexit
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TextIO
@@ -24,6 +26,25 @@ FLUSH_SECONDS = 0.02
 #: One variable for all fields: structlog has one for each, and looks through the whole context for every line.
 _fields: ContextVar[Mapping[str, str]] = ContextVar("log_fields")
 _NONE: Mapping[str, str] = {}
+
+
+class Logger:
+    """What every module logs with: a constant text, and fields for what varies.
+
+    Its methods are set by `configure_logs`; without them, as in tests and on a terminal, they are structlog's.
+    """
+
+    debug: Callable[..., None]
+    info: Callable[..., None]
+    warning: Callable[..., None]
+    error: Callable[..., None]
+    exception: Callable[..., None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(structlog.get_logger(), name)
+
+
+_logger = Logger()
 
 
 def configure_logs(service: str, *, level: str, log_format: str, stream: TextIO = sys.stdout) -> None:
@@ -43,38 +64,20 @@ def configure_logs(service: str, *, level: str, log_format: str, stream: TextIO 
             exception_formatter=structlog.dev.plain_traceback,  # the other one prints local variables: payloads, tokens
         )
     )
+    least = _LEVELS[level]
     structlog.configure(
-        processors=[_JsonLine(service)] if as_json else [*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=(
-            structlog.BytesLoggerFactory(_Together(stream.buffer))  # type: ignore[arg-type]  # all that it uses
-            if as_json
-            else structlog.PrintLoggerFactory(stream)
-        ),
-        cache_logger_on_first_use=True,
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(stream),
     )
-    _configure_foreign(shared, renderer, as_json, stream, _LEVELS[level])
-
-
-class _JsonLine:
-    """All of structlog's steps for one of our own lines in one: a call for each costs as much as the line."""
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-
-    def __call__(self, logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-        if "exc_info" in event:
-            event = structlog.processors.format_exc_info(logger, level, event)
-        line = {**_fields.get(_NONE), **event}
-        line["message"] = line.pop("event")
-        line["level"] = level
-        line["timestamp"] = to_rfc3339_micros(time.time_ns() // 1000)
-        line["service"] = self._service
-        return orjson.dumps(line, default=str)
+    vars(_logger).clear()
+    if as_json:
+        vars(_logger).update(_json_methods(service, least, _Together(stream.buffer)))
+    _configure_foreign(shared, renderer, as_json, stream, least)
 
 
 class _Together:
-    """A stream whose flush, on the event loop, waits for what else is logged within FLUSH_SECONDS.
+    """A stream to which the event loop writes, in one call, what is logged within FLUSH_SECONDS; threads may log too.
 
     A line of its own costs the service a system call and its reader a wake-up. What a SIGKILL can take is the lines of
     that time.
@@ -82,31 +85,63 @@ class _Together:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._lock = threading.Lock()
         self._is_due = False
-        atexit.register(self._flush_now)
+        atexit.register(self._flush)
 
     def write(self, line: bytes) -> None:
-        """Keep a line until the flush."""
+        """Write a line: with those that wait already, at once where no loop runs, else soon."""
         self._lines.append(line)
-
-    def flush(self) -> None:
-        """Write now where no loop runs, else soon."""
+        if self._is_due:
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._flush_now()
+            self._flush()
             return
-        if not self._is_due:
-            self._is_due = True
-            loop.call_later(FLUSH_SECONDS, self._flush_now)
+        self._is_due = True
+        loop.call_later(FLUSH_SECONDS, self._flush)
 
-    def _flush_now(self) -> None:
-        self._is_due = False
-        lines, self._lines = self._lines, []
-        if lines:
-            self._stream.write(b"".join(lines))
-            self._stream.flush()
+    def _flush(self) -> None:
+        self._is_due = False  # before the lines are taken: what comes from here on asks for another flush
+        with self._lock:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines:
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
+
+
+def _json_methods(service: str, least: int, together: _Together) -> dict[str, Callable[..., None]]:
+    """Make a logger's methods that write JSON: structlog's way through its processors costs as much as the line."""
+    write = together.write
+
+    def method(level: str) -> Callable[..., None]:
+        def log(event: str, /, **fields: Any) -> None:
+            if "exc_info" in fields:
+                fields = dict(structlog.processors.format_exc_info(None, level, fields))
+            line = {
+                **_fields.get(_NONE),
+                **fields,
+                "message": event,
+                "level": level,
+                "timestamp": to_rfc3339_micros(time.time_ns() // 1000),
+                "service": service,
+            }
+            write(orjson.dumps(line, default=str) + b"\n")  # a copy of its size: what waits from orjson is a kilobyte
+
+        return log if _LEVELS[level] >= least else _leave_out
+
+    methods = {level: method(level) for level in _LEVELS}
+
+    def exception(event: str, /, **fields: Any) -> None:
+        methods["error"](event, **{"exc_info": True, **fields})
+
+    return {**methods, "exception": exception}
+
+
+def _leave_out(event: str, /, **fields: object) -> None:
+    """Log nothing: the level is below the one that is wanted."""
 
 
 @contextmanager
@@ -129,10 +164,9 @@ def add_bound_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     return {**_fields.get(_NONE), **event}
 
 
-def get_logger() -> structlog.typing.FilteringBoundLogger:
-    """A logger; the same configuration for all."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-    return logger
+def get_logger() -> Logger:
+    """The logger; there is one, for all modules."""
+    return _logger
 
 
 def _configure_foreign(shared: list[Any], renderer: Any, as_json: bool, stream: TextIO, level: int) -> None:

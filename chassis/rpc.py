@@ -5,10 +5,11 @@ Clients live in chassis.rpc_client.
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from chassis.access import PUBLIC_RPC_PREFIXES, RPC_SCOPES, Caller
+from chassis.access import LIFECYCLE, PUBLIC_RPC_PREFIXES, RPC_SCOPES, Caller
 from chassis.correlation import (
     METADATA_KEY,
     TRACEPARENT,
@@ -26,7 +27,7 @@ from chassis.correlation import (
     traceparent_var,
 )
 from chassis.errors import HubError, InternalError, InvalidRequest, PermissionDenied
-from chassis.logs import bound, get_logger
+from chassis.logs import bind, get_logger
 from chassis.status import to_status
 from chassis.telemetry import UNMATCHED, Telemetry
 from chassis.tokens import TokenVerifier
@@ -53,11 +54,17 @@ SERVER_OPTIONS = [
 #: grpc.aio's context gives the code, its number, or None for a call that nobody has aborted, whatever its hint says.
 _CODE_NAMES: dict[Any, str] = {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
 
+#: Calls between the hub's services, which know the id, and of batches, which carry one for each item: to send it back
+#: would cost a message of its own.
+_ANSWERED_WITHOUT_ID = frozenset(
+    {method for method, scopes in RPC_SCOPES.items() if scopes == {LIFECYCLE}}
+    | {"/integrationhub.intake.v1.IntakeService/BatchCreateIntegrationRequests"}
+)
+
 caller_var: ContextVar[Caller] = ContextVar("caller")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RpcCall:
+class RpcCall(NamedTuple):
     """What the stages know of a call."""
 
     method: str
@@ -65,122 +72,122 @@ class RpcCall:
     context: grpc.aio.ServicerContext[Any, Any]
 
 
-Stage = Callable[[RpcCall], AbstractAsyncContextManager[None]]
+Stages = Callable[[RpcCall], AbstractAsyncContextManager[None]]
 
 
-def stages(telemetry: Telemetry, verifier: TokenVerifier) -> list[Stage]:
-    """Every call passes these, outermost first."""
-    return [_correlation, _metrics(telemetry), _errors, _authentication(verifier)]
+def stages(telemetry: Telemetry, verifier: TokenVerifier) -> Stages:
+    """Every call passes these, outermost first: correlation, metrics, errors, authentication.
+
+    They are one context manager, since one for each would cost more than what they do.
+    """
+    measure = _measuring(telemetry)
+
+    @asynccontextmanager
+    async def pass_all(call: RpcCall) -> AsyncIterator[None]:
+        await _correlate(call)
+        started, unset = time.perf_counter(), grpc.StatusCode.CANCELLED
+        try:
+            try:
+                await _authenticate(call, verifier)
+                yield
+                unset = grpc.StatusCode.OK
+                return
+            except HubError as raised:
+                error = raised
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # the outermost frame of a call: a foreign exception is a bug of ours and says no more
+                log.exception("Call failed", method=call.method)
+                error = InternalError()
+            await _refuse(call, error)
+        finally:
+            measure(call, started, unset)
+
+    return pass_all
 
 
-@asynccontextmanager
-async def _correlation(call: RpcCall) -> AsyncIterator[None]:
+async def _correlate(call: RpcCall) -> None:
+    """Take the caller's ids for this call's task, and send the correlation id back where somebody wants it."""
     correlation_id = clean_correlation_id(call.metadata.get(METADATA_KEY))
     correlation_id_var.set(correlation_id)
     traceparent_var.set(clean_traceparent(call.metadata.get(TRACEPARENT)))
-    await call.context.send_initial_metadata(((METADATA_KEY, correlation_id),))
-    with bound(correlation_id=correlation_id):
-        yield
+    bind(correlation_id=correlation_id)
+    if call.method not in _ANSWERED_WITHOUT_ID:
+        await call.context.send_initial_metadata(((METADATA_KEY, correlation_id),))
 
 
-def _metrics(telemetry: Telemetry) -> Stage:
+def _measuring(telemetry: Telemetry) -> Callable[[RpcCall, float, grpc.StatusCode], None]:
     duration = telemetry.histogram("rpc_duration_ms")
+    series = cache(lambda method, code: duration.labels(method=method, code=code))
 
-    @asynccontextmanager
-    async def stage(call: RpcCall) -> AsyncIterator[None]:
-        started = time.perf_counter()
-        unset = grpc.StatusCode.CANCELLED
-        try:
-            yield
-            unset = grpc.StatusCode.OK
-        finally:
-            name = _CODE_NAMES.get(call.context.code(), unset.name)
-            duration.labels(method=call.method, code=name).observe((time.perf_counter() - started) * 1000)
+    def measure(call: RpcCall, started: float, unset: grpc.StatusCode) -> None:
+        code = _CODE_NAMES.get(call.context.code(), unset.name)
+        series(call.method, code).observe((time.perf_counter() - started) * 1000)
 
-    return stage
+    return measure
 
 
-@asynccontextmanager
-async def _errors(call: RpcCall) -> AsyncIterator[None]:
-    """Map what went wrong to a status with details; a foreign exception is a bug of ours and says no more."""
-    try:
-        yield
+async def _authenticate(call: RpcCall, verifier: TokenVerifier) -> None:
+    if call.method == UNMATCHED:  # nothing to protect; whoever asks is told UNIMPLEMENTED, as gRPC has it
         return
-    except HubError as raised:
-        error = raised
-    except grpc.aio.AbortError:
-        raise
-    except Exception:  # the outermost frame of a call
-        log.exception("Call failed", method=call.method)
-        error = InternalError()
+    caller = await verifier.verify_header(call.metadata.get("authorization"))
+    scopes = RPC_SCOPES.get(call.method)
+    if scopes is None:
+        raise PermissionDenied(f"{call.method} is open to nobody.", method=call.method)
+    caller.require(scopes)
+    caller_var.set(caller)
+
+
+async def _refuse(call: RpcCall, error: HubError) -> None:
+    """Map what went wrong to a status with details."""
     status = rpc_status.to_status(to_status(error))
     await call.context.abort(status.code, status.details, trailing_metadata=status.trailing_metadata)
 
 
-def _authentication(verifier: TokenVerifier) -> Stage:
-    @asynccontextmanager
-    async def stage(call: RpcCall) -> AsyncIterator[None]:
-        if call.method == UNMATCHED:  # nothing to protect; whoever asks is told UNIMPLEMENTED, as gRPC has it
-            yield
-            return
-        caller = await verifier.verify_header(call.metadata.get("authorization"))
-        scopes = RPC_SCOPES.get(call.method)
-        if scopes is None:
-            raise PermissionDenied(f"{call.method} is open to nobody.", method=call.method)
-        caller.require(scopes)
-        caller_var.set(caller)
-        yield
-
-    return stage
-
-
-class _Stages(grpc.aio.ServerInterceptor):
+class _Interceptor(grpc.aio.ServerInterceptor):
     """Puts the stages around every handler that is not public."""
 
-    def __init__(self, stage_list: Sequence[Stage]) -> None:
-        self._stages = stage_list
+    def __init__(self, pass_all: Stages) -> None:
+        self._pass_all = pass_all
+        self._handlers: dict[str, Any] = {}
+        self._unknown: Any = grpc.unary_unary_rpc_method_handler(self._unary(_refuse_unknown, bytes, UNMATCHED))
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(_refuse_unknown, bytes, UNMATCHED, {}))
-        if method.startswith(PUBLIC_RPC_PREFIXES):
-            return handler
-        metadata = {
-            key: value if isinstance(value, str) else ""
-            for key, value in handler_call_details.invocation_metadata or ()
-        }
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return self._unknown  # and not kept: there is no end of names
+            self._handlers[method] = handler if method.startswith(PUBLIC_RPC_PREFIXES) else self._wrap(handler, method)
+        return self._handlers[method]
+
+    def _wrap(self, handler: Any, method: str) -> Any:
         # the message stays bytes until the stages have let the call in: grpc answers UNKNOWN to what it cannot read
         read, codecs = handler.request_deserializer, {"response_serializer": handler.response_serializer}
         if handler.unary_unary is not None:
-            unary = self._unary(handler.unary_unary, read, method, metadata)
-            return grpc.unary_unary_rpc_method_handler(unary, **codecs)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, read, method), **codecs)
         if handler.unary_stream is not None:
-            stream = self._stream(handler.unary_stream, read, method, metadata)
-            return grpc.unary_stream_rpc_method_handler(stream, **codecs)
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, read, method), **codecs)
         raise NotImplementedError(f"{method} streams its requests; no stage is written for that")
 
-    def _unary(self, behaviour: Any, read: Any, method: str, metadata: dict[str, str]) -> Any:
+    def _unary(self, behaviour: Any, read: Any, method: str) -> Any:
         async def call(message: bytes, context: Any) -> Any:
-            async with AsyncExitStack() as stack:
-                await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
+            async with self._pass_all(RpcCall(method, _metadata(context), context)):
                 return await behaviour(_read(read, message), context)
 
         return call
 
-    def _stream(self, behaviour: Any, read: Any, method: str, metadata: dict[str, str]) -> Any:
+    def _stream(self, behaviour: Any, read: Any, method: str) -> Any:
         async def call(message: bytes, context: Any) -> AsyncIterator[Any]:
-            async with AsyncExitStack() as stack:
-                await self._enter(stack, RpcCall(method=method, metadata=metadata, context=context))
+            async with self._pass_all(RpcCall(method, _metadata(context), context)):
                 async for response in behaviour(_read(read, message), context):
                     yield response
 
         return call
 
-    async def _enter(self, stack: AsyncExitStack, call: RpcCall) -> None:
-        for stage in self._stages:
-            await stack.enter_async_context(stage(call))
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {key: value if isinstance(value, str) else "" for key, value in context.invocation_metadata() or ()}
 
 
 async def _refuse_unknown(_: bytes, context: Any) -> None:
@@ -210,7 +217,7 @@ class RpcServer:
         self,
         address: str,
         servicers: Sequence[Servicer],
-        stage_list: Sequence[Stage],
+        pass_all: Stages,
         *,
         grace_seconds: float,
         credentials: grpc.ServerCredentials | None = None,
@@ -219,13 +226,13 @@ class RpcServer:
         self._credentials = credentials
         self._address = address
         self._servicers = servicers
-        self._stages = stage_list
+        self._pass_all = pass_all
         self._grace_seconds = grace_seconds
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Listen and say SERVING. Raises: OSError when the port is taken."""
-        server = grpc.aio.server(interceptors=[_Stages(self._stages)], options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=[_Interceptor(self._pass_all)], options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for servicer in self._servicers:

@@ -1,13 +1,16 @@
 """Redis Streams as the hub uses them: publish, read by consumer group, acknowledge, reclaim, pass on a pause.
 
-The stream is a doorbell, never the record: what is lost here is rung again from the database. Two clients, because
-a blocking read must outlive the command time-out, and no automatic retry on either, because a lost reply would add
-an entry twice or skip what a read delivered (ECOSYSTEM, finding 1; FAULTS, cases 23 and 24).
+The stream is a doorbell, never the record: what is lost here is rung again from the database. Three clients, because
+a blocking read must outlive the command time-out and a publication has one time-out for all of its answers, and no
+automatic retry on any, because a lost reply would add an entry twice or skip what a read delivered (ECOSYSTEM,
+finding 1; FAULTS, cases 23 and 24).
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import redis.asyncio as redis
@@ -66,6 +69,7 @@ class Streams:
         self._block_ms = round(block_seconds * 1000)
         self._commands = _client(url, COMMAND_TIMEOUT_SECONDS)
         self._reader = _client(url, block_seconds + COMMAND_TIMEOUT_SECONDS)
+        self._publisher = _client(url, None)
 
     async def publish(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         """Add entries, in order, in one round trip.
@@ -86,20 +90,22 @@ class Streams:
     async def _send(self, packed: bytes, *, answers: int) -> dict[int, ResponseError]:
         """Send commands that hiredis has packed: redis-py's pipeline packs in Python, at more than twice the cost.
 
-        Gives the refusals by the command's place.
+        Gives the refusals by the command's place. One time-out for all: redis-py's own, for each answer, cost more than
+        the answer. Whatever ends this early closes the connection, so that nobody else reads what is left.
         """
-        pool = self._commands.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has no hint here
+        pool = self._publisher.connection_pool
         refused: dict[int, ResponseError] = {}
-        try:
-            await connection.send_packed_command(packed)
-            for index in range(answers):
-                try:
-                    await connection.read_response()
-                except ResponseError as error:  # the answers behind it must be read all the same
-                    refused[index] = error
-        finally:
-            await pool.release(connection)
+        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has no hint here
+            try:
+                await connection.send_packed_command(packed)
+                for index in range(answers):
+                    try:
+                        await connection.read_response()
+                    except ResponseError as error:  # the answers behind it must be read all the same
+                        refused[index] = error
+            finally:
+                await pool.release(connection)
         return refused
 
     async def ensure_group(self, stream: str) -> None:
@@ -240,8 +246,7 @@ class Streams:
 
     async def stop(self) -> None:
         """Close the connections."""
-        await self._commands.aclose()
-        await self._reader.aclose()
+        await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self._publisher.aclose())
 
     async def _read_group(self, stream: str, consumer: str, count: int, start: str, block: int | None) -> list[Entry]:
         try:
@@ -266,10 +271,10 @@ def _entries(reply: Any, stream: str) -> list[tuple[str, Mapping[str, str] | Non
 
 
 def _xadd(stream: str, fields: Mapping[str, str]) -> Any:  # hiredis' hint says a tuple of one
-    return ("XADD", stream, "*", *(text for pair in fields.items() for text in pair))
+    return ("XADD", stream, "*", *chain.from_iterable(fields.items()))
 
 
-def _client(url: str, timeout_seconds: float) -> redis.Redis:
+def _client(url: str, timeout_seconds: float | None) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=True,

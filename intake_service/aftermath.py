@@ -4,13 +4,14 @@ It is called with the results of each transaction, whether or not anybody still 
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from chassis.logs import get_logger
 from chassis.telemetry import Telemetry
 from chassis.tracing import Tracing, processing_traceparent, trace_fields
 from intake_service.backlog import Backlog
-from intake_service.events import COMPLETED, FAILED, Event
+from intake_service.events import COMPLETED, CREATED, FAILED, Event
 from intake_service.integration_request import FailureReason, Status
 from intake_service.outbox import Relay
 from intake_service.store.dead_letters import Settled
@@ -35,7 +36,8 @@ class Aftermath:
         self._received = telemetry.counter("integration_requests_received_total")
         self._completed = telemetry.counter("integration_requests_completed_total")
         self._failed = telemetry.counter("integration_requests_failed_total")
-        self._total_ms = telemetry.histogram("integration_requests_total_duration_ms")
+        total_ms = telemetry.histogram("integration_requests_total_duration_ms")
+        self._total_ms = cache(lambda target: total_ms.labels(target=target))
         telemetry.start_at_zero("integration_requests_failed_total", [{"reason": r.value} for r in FailureReason])
         self._tell: dict[type, Callable[[Any, int], None]] = {
             Created: self._tell_created,
@@ -48,17 +50,16 @@ class Aftermath:
 
     def committed(self, results: Sequence[Any], begun_ns: int) -> None:
         """Handle the results of one transaction, which was begun at that Unix time."""
+        published = [event for result in results for event in getattr(result, "events", ())]
+        self._relay.hand_over(published)
+        self._count(published)
         for result in results:
-            if published := getattr(result, "events", None):
-                self._count_ends(published)
-                self._relay.hand_over(published)
             tell = self._tell.get(type(result))
             if tell is not None:
                 tell(result, begun_ns)
 
     def _tell_created(self, created: Created, begun_ns: int) -> None:
         request = created.request
-        self._received.inc()
         self._backlog.accepted(request.partner_id)
         context = self._tracing.record(INSERT_SPAN, request.traceparent, begun_ns)
         log.info(
@@ -100,7 +101,7 @@ class Aftermath:
         standing = answer.after.standing
         if standing.status is Status.COMPLETED and standing.cycle == 1:
             elapsed_ms = (answer.after.updated_at - answer.after.created_at) / 1000
-            self._total_ms.labels(target=answer.after.target_system).observe(elapsed_ms)
+            self._total_ms(answer.after.target_system).observe(elapsed_ms)
         if standing.status.is_terminal:
             self._backlog.ended(answer.after.partner_id)
         elif answer.rings_at_once:
@@ -114,12 +115,14 @@ class Aftermath:
     def _tell_due(self, found: Due, _: int) -> None:
         _tell_ends(found.events)
 
-    def _count_ends(self, published: Sequence[Event]) -> None:
-        for event in published:
-            if event.type == COMPLETED:
-                self._completed.inc()
-            elif event.type == FAILED:
-                self._failed.labels(reason=event.failure_reason).inc()
+    def _count(self, published: Sequence[Event]) -> None:
+        types = [event.type for event in published]
+        self._received.inc(types.count(CREATED))
+        self._completed.inc(types.count(COMPLETED))
+        if FAILED in types:
+            for event in published:
+                if event.type == FAILED:
+                    self._failed.labels(reason=event.failure_reason).inc()
 
 
 def _tell_ends(published: Sequence[Event]) -> None:

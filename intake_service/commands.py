@@ -9,7 +9,7 @@ Journey 2/5. Before: gateway/routes.py. After: orchestrator_service/process.py.
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
@@ -30,8 +30,7 @@ from intake_service.validation import check_new_request
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(NamedTuple):
     """A request as a caller asks for it, not checked yet; `partner_id` is empty for the caller's own."""
 
     partner_id: str
@@ -45,8 +44,7 @@ class Draft:
     limits: PartnerLimits = NO_LIMITS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Answered(NamedTuple):
     """What became of a draft; `rate` is where its partner stands, where there is a limit."""
 
     result: StoredRequest | HubError

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.access import PartnerLimits
-from chassis.clock import from_timestamp, to_timestamp
+from chassis.clock import SECOND, Micros, from_timestamp, to_timestamp
 from chassis.errors import InvalidRequest, Violation
 from chassis.rate_limit import RateStanding
 from intake_service import integration_request as flow
@@ -63,28 +63,34 @@ def check_id(text: str, pointer: str = "/id") -> str:
 
 def to_integration_request(request: StoredRequest, *, with_payload: bool = False) -> intake_pb2.IntegrationRequest:
     """The message of a stored request."""
+    message = intake_pb2.IntegrationRequest()
+    write_integration_request(message, request, with_payload=with_payload)
+    return message
+
+
+def write_integration_request(
+    message: intake_pb2.IntegrationRequest, request: StoredRequest, *, with_payload: bool = False
+) -> None:
+    """Write a stored request into its place in an answer: a message that is put there is copied with all its parts."""
     standing = request.standing
-    message = intake_pb2.IntegrationRequest(
-        id=request.id,
-        partner_id=request.partner_id,
-        external_id=request.external_id,
-        source_system=request.source_system,
-        target_system=request.target_system,
-        status=STATUS_TO_PROTO[standing.status],
-        correlation_id=request.correlation_id,
-        attempts=standing.attempts,
-        failure_reason=standing.failure_reason or "",
-        failure_detail=standing.failure_detail or "",
-        external_response_json=standing.external_response_json or "",
-        created_at=to_timestamp(request.created_at),
-        updated_at=to_timestamp(request.updated_at),
-        version=request.version,
-    )
+    message.id = request.id
+    message.partner_id = request.partner_id
+    message.external_id = request.external_id
+    message.source_system = request.source_system
+    message.target_system = request.target_system
+    message.status = STATUS_TO_PROTO[standing.status]
+    message.correlation_id = request.correlation_id
+    message.attempts = standing.attempts
+    message.failure_reason = standing.failure_reason or ""
+    message.failure_detail = standing.failure_detail or ""
+    message.external_response_json = standing.external_response_json or ""
+    message.version = request.version
+    _write_instant(message.created_at, request.created_at)
+    _write_instant(message.updated_at, request.updated_at)
     if with_payload:
         message.payload_json = request.payload_json
     if standing.next_attempt_at is not None and not standing.status.is_terminal:
-        message.next_attempt_at.CopyFrom(to_timestamp(standing.next_attempt_at))
-    return message
+        _write_instant(message.next_attempt_at, standing.next_attempt_at)
 
 
 def from_limits(message: intake_pb2.PartnerLimits) -> PartnerLimits:
@@ -96,44 +102,45 @@ def from_limits(message: intake_pb2.PartnerLimits) -> PartnerLimits:
     )
 
 
-def to_rate(rate: RateStanding) -> intake_pb2.PartnerRate:
-    """The message of where a partner stands with its limit."""
-    return intake_pb2.PartnerRate(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
+def write_rate(message: intake_pb2.PartnerRate, rate: RateStanding) -> None:
+    """Write where a partner stands with its limit."""
+    message.limit = rate.limit
+    message.remaining = rate.remaining
+    message.reset_seconds = rate.reset_seconds
 
 
-def to_claim_result(request_id: str, answer: ClaimAnswer) -> lifecycle_pb2.ClaimResult:
-    """The message of one claim's answer."""
-    result = lifecycle_pb2.ClaimResult(integration_request_id=request_id, status=_CLAIM_STATUS[answer.status])
-    if answer.after is not None:
-        standing = answer.after.standing
-        lease = lifecycle_pb2.Lease(
-            integration_request=to_integration_request(answer.after, with_payload=True),
-            token=standing.lease_token,
-            in_doubt=standing.in_doubt,
-            lookups=standing.lookups,
-            timed_out=standing.timed_out,
-            expires_at=to_timestamp(standing.expires_at),
-            traceparent=answer.after.traceparent,
-            claimed_at=to_timestamp(answer.claimed_at),
-            retries=standing.retries,
-            cycle=standing.cycle,
-        )
-        if standing.sent_at is not None:
-            lease.sent_at.CopyFrom(to_timestamp(standing.sent_at))
-        result.lease.CopyFrom(lease)
-    return result
+def write_claim_result(message: lifecycle_pb2.ClaimResult, request_id: str, answer: ClaimAnswer) -> None:
+    """Write one claim's answer."""
+    message.integration_request_id = request_id
+    message.status = _CLAIM_STATUS[answer.status]
+    if answer.after is None:
+        return
+    standing, lease = answer.after.standing, message.lease
+    write_integration_request(lease.integration_request, answer.after, with_payload=True)
+    lease.token = standing.lease_token
+    lease.in_doubt = standing.in_doubt
+    lease.lookups = standing.lookups
+    lease.timed_out = standing.timed_out
+    lease.traceparent = answer.after.traceparent
+    lease.retries = standing.retries
+    lease.cycle = standing.cycle
+    _write_instant(lease.expires_at, standing.expires_at)
+    _write_instant(lease.claimed_at, answer.claimed_at)
+    if standing.sent_at is not None:
+        _write_instant(lease.sent_at, standing.sent_at)
 
 
 def from_report(worker_id: str, message: lifecycle_pb2.Report) -> Report:
     """A worker's report. Raises: InvalidRequest for a step or a reason that is not one."""
     call = None
     if message.HasField("call"):
+        made = message.call
         call = Call(
-            kind=check_filter(message.call.kind or "attempt", "/call/kind", maximum=16),
-            outcome=check_filter(message.call.outcome, "/call/outcome", maximum=32),
-            detail=prose(message.call.detail),
-            duration_ms=_seconds(message.call.duration) * 1000,
-            response=prose(message.call.response, maximum=None),
+            kind=check_filter(made.kind or "attempt", "/call/kind", maximum=16),
+            outcome=check_filter(made.outcome, "/call/outcome", maximum=32),
+            detail=prose(made.detail),
+            duration_ms=_seconds(made.duration) * 1000,
+            response=prose(made.response, maximum=None),
         )
     return Report(
         worker_id=worker_id,
@@ -245,6 +252,11 @@ def optional_instant(message: Any, field: str, pointer: str) -> int | None:
         detail = "must be between the years 1 and 9999"
         raise InvalidRequest(f"{pointer} {detail}.", [Violation(pointer=pointer, detail=detail)])
     return from_timestamp(timestamp)
+
+
+def _write_instant(message: Timestamp, at: Micros) -> None:
+    message.seconds = at // SECOND
+    message.nanos = at % SECOND * 1000
 
 
 def _seconds(duration: Duration) -> float:

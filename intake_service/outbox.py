@@ -10,7 +10,7 @@ failure the memory is dropped and everything comes from the table in order.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from opentelemetry.trace import SpanKind
@@ -130,8 +130,9 @@ class Relay:
             self._fall_behind()
             raise
         now = time.time() * SECOND
+        for event_type, count in Counter([event.type for event in events]).items():
+            self._published.labels(type=event_type).inc(count)
         for event in events:
-            self._published.labels(type=event.type).inc()
             self._lag_ms.observe(max(0.0, (now - event.created_at) / 1000))
             if event.type == CREATED:
                 _tell(event, contexts.get(event.id, event.traceparent))

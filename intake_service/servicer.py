@@ -3,7 +3,6 @@
 from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 
 from chassis.access import NO_LIMITS, Owner, PartnerLimits
 from chassis.correlation import correlation_id_var, traceparent_var
@@ -19,11 +18,12 @@ from intake_service.mapping import (
     from_limits,
     from_report,
     optional_instant,
-    to_claim_result,
     to_dead_letter,
     to_history_entry,
     to_integration_request,
-    to_rate,
+    write_claim_result,
+    write_integration_request,
+    write_rate,
 )
 from intake_service.queries import Queries
 from intake_service.settling import Settling
@@ -68,7 +68,10 @@ class IntakeServicer(IntakeServiceServicer):
         """See intake.proto."""
         _check_batch(len(request.requests), "/requests")
         created = await self._commands.create(caller_var.get(), [_draft(each) for each in request.requests])
-        return intake_pb2.BatchCreateIntegrationRequestsResponse(results=[_batch_result(each) for each in created])
+        response = intake_pb2.BatchCreateIntegrationRequestsResponse()
+        for each in created:
+            _write_batch_result(response.results.add(), each)
+        return response
 
     async def GetIntegrationRequest(
         self, request: intake_pb2.GetIntegrationRequestRequest, context: Context
@@ -127,9 +130,10 @@ class LifecycleServicer(LifecycleServiceServicer):
         ids = list(request.integration_request_ids)
         _check_batch(len(ids), "/integrationRequestIds")
         answers = await self._commands.claim(_worker(request.worker_id), ids)
-        return lifecycle_pb2.ClaimResponse(
-            results=[to_claim_result(request_id, answer) for request_id, answer in zip(ids, answers, strict=True)]
-        )
+        response = lifecycle_pb2.ClaimResponse()
+        for request_id, answer in zip(ids, answers, strict=True):
+            write_claim_result(response.results.add(), request_id, answer)
+        return response
 
     async def Report(self, request: lifecycle_pb2.ReportRequest, context: Context) -> lifecycle_pb2.ReportResponse:
         """See lifecycle.proto."""
@@ -137,14 +141,12 @@ class LifecycleServicer(LifecycleServiceServicer):
         worker_id = _worker(request.worker_id)
         reports = [from_report(worker_id, each) for each in request.reports]
         answers = await self._commands.report(reports)
-        return lifecycle_pb2.ReportResponse(
-            results=[
-                lifecycle_pb2.ReportResult(
-                    integration_request_id=report.request_id, status=REPORT_STATUS[answer.status]
-                )
-                for report, answer in zip(reports, answers, strict=True)
-            ]
-        )
+        response = lifecycle_pb2.ReportResponse()
+        for report, answer in zip(reports, answers, strict=True):
+            result = response.results.add()
+            result.integration_request_id = report.request_id
+            result.status = REPORT_STATUS[answer.status]
+        return response
 
     async def Heartbeat(
         self, request: lifecycle_pb2.HeartbeatRequest, context: Context
@@ -229,14 +231,16 @@ def _limits(request: _Owned | intake_pb2.CreateIntegrationRequestRequest) -> Par
     return from_limits(request.partner_limits) if request.HasField("partner_limits") else NO_LIMITS
 
 
-def _batch_result(created: Answered) -> intake_pb2.BatchCreateResult:
-    rate = to_rate(created.rate) if created.rate is not None else None
+def _write_batch_result(message: intake_pb2.BatchCreateResult, created: Answered) -> None:
     if isinstance(created.result, StoredRequest):
-        return intake_pb2.BatchCreateResult(integration_request=to_integration_request(created.result), rate=rate)
-    status = to_status(created.result)
-    details: list[AnyMessage] = list(status.details)
-    error = intake_pb2.BatchItemError(code=status.code, message=status.message, details=details)
-    return intake_pb2.BatchCreateResult(error=error, rate=rate)
+        write_integration_request(message.integration_request, created.result)
+    else:
+        status = to_status(created.result)
+        message.error.code = status.code
+        message.error.message = status.message
+        message.error.details.extend(status.details)
+    if created.rate is not None:
+        write_rate(message.rate, created.rate)
 
 
 def _check_batch(count: int, pointer: str) -> None:

@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 2925,
-    "intake create": 2310,
-    "intake claim": 1890,
-    "intake announce": 1730,
-    "intake complete": 2255,
-    "intake publish": 2010,
+    "intake create": 2090,
+    "intake claim": 2200,
+    "intake announce": 1880,
+    "intake complete": 2360,
+    "intake publish": 1370,
     "orchestrator process": 2680,
     "adapter deliver": 2660,
 }

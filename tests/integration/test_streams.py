@@ -1,5 +1,7 @@
 """What the hub relies on in Redis Streams, on a real Valkey."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from chassis.streams import EVENTS_STREAM, GROUP, Streams, StreamsUnavailable
+from chassis.streams import COMMAND_TIMEOUT_SECONDS, EVENTS_STREAM, GROUP, Streams, StreamsUnavailable
 from chassis.testing import eventually
 from tests.servers import ValkeyServer
 
@@ -132,6 +134,38 @@ async def test_a_dead_redis_is_said_to_be_so_within_its_time_out(streams: Stream
         await streams.publish([(STREAM, {"id": "1"})])
     with pytest.raises(StreamsUnavailable):
         await streams.read(STREAM, "worker", 1)
+
+
+async def test_a_publication_that_is_cancelled_leaves_no_answer_to_the_next(
+    streams: Streams, commands: redis.Redis
+) -> None:
+    await commands.set("hub:work:Broken", "no stream")
+    await streams.publish([(STREAM, {"id": "before"})])  # its connection is kept for what follows
+
+    async def is_held_back() -> bool:
+        return any(client["cmd"] == "xadd" and "b" in client["flags"] for client in await commands.client_list())
+
+    await commands.client_pause(60_000, all=False)
+    publication = asyncio.create_task(streams.publish([(STREAM, {"id": str(number)}) for number in range(3)]))
+    await eventually(is_held_back)
+    publication.cancel()
+    await asyncio.wait([publication])
+    await commands.client_unpause()
+
+    with pytest.raises(StreamsUnavailable):
+        await streams.publish([("hub:work:Broken", {"id": "1"})])
+    await streams.publish([("hub:work:Broken", {"id": "2"})])
+    assert (await streams.waiting("hub:work:Broken"))[0] == 1
+
+
+async def test_a_redis_that_is_silent_is_said_to_be_so(streams: Streams, commands: redis.Redis) -> None:
+    await commands.client_pause(60_000, all=False)
+    begun = time.monotonic()
+
+    with pytest.raises(StreamsUnavailable):
+        await streams.publish([(STREAM, {"id": "1"}), (STREAM, {"id": "2"})])
+
+    assert time.monotonic() - begun < COMMAND_TIMEOUT_SECONDS + 2
 
 
 async def test_events_are_forgotten_by_their_age_and_work_never_is(valkey: ValkeyServer, commands: redis.Redis) -> None:

@@ -35,7 +35,7 @@ def authority(tmp_path: Path) -> Authority:
 async def serving(files: TlsFiles, *, client_auth: bool = False) -> AsyncIterator[str]:
     address = f"127.0.0.1:{free_port()}"
     credentials = server_credentials(files, client_auth=client_auth)
-    server = RpcServer(address, [], [], grace_seconds=0.2, credentials=credentials)
+    server = RpcServer(address, [], lambda _: contextlib.nullcontext(), grace_seconds=0.2, credentials=credentials)
     await server.start()
     try:
         yield address

@@ -56,6 +56,7 @@ def lines() -> Iterator[Lines]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield Lines()
+    vars(get_logger()).clear()
     structlog.reset_defaults()
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -99,6 +100,23 @@ def test_a_line_outside_the_loop_is_written_at_once(lines: Lines) -> None:
     get_logger().info("One")
 
     assert lines.written == 1
+
+
+async def test_lines_of_threads_and_of_the_loop_are_all_written_once(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="json", stream=lines.stream)
+    log = get_logger()
+
+    def tell(thread: int) -> None:
+        for number in range(200):
+            log.info("Told", thread=thread, number=number)
+
+    telling = [asyncio.to_thread(tell, thread) for thread in (1, 2, 3)]
+    tell(0)
+    await asyncio.gather(*telling)
+    await eventually(lambda: len(lines.read()) == 800)
+
+    told = [(line["thread"], line["number"]) for line in lines.read()]
+    assert [[number for by, number in told if by == thread] for thread in range(4)] == [list(range(200))] * 4
 
 
 def test_the_contexts_ids_are_in_every_line_inside_and_in_none_outside(lines: Lines) -> None:
