@@ -22,7 +22,7 @@ INSTRUCTIONS = {
     "intake complete": 2615,
     "intake publish": 2010,
     "orchestrator process": 2680,
-    "adapter deliver": 2660,
+    "adapter deliver": 1725,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {
