@@ -21,7 +21,7 @@ INSTRUCTIONS = {
     "intake announce": 2020,
     "intake complete": 2615,
     "intake publish": 2010,
-    "orchestrator process": 2680,
+    "orchestrator process": 2275,
     "adapter deliver": 1725,
 }
 #: Statements for a batch of any size, BEGIN among them.
