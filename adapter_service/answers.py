@@ -8,7 +8,6 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +34,7 @@ class NotJson:
 NOT_JSON = NotJson()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, ready to be classified and kept."""
 
     status: int
@@ -125,12 +123,14 @@ def page_title(page: str) -> str:
 
 
 def _decode(body: bytes) -> str:
-    for charset in ("utf-8-sig", "cp1252"):
-        try:
-            return body.decode(charset).strip()
-        except UnicodeDecodeError:
-            continue
-    return body.decode("latin-1").strip()
+    try:
+        return body.decode().removeprefix("\ufeff").strip()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return body.decode("cp1252").strip()
+    except UnicodeDecodeError:
+        return body.decode("latin-1").strip()
 
 
 def _parse(text: str) -> object:

@@ -6,13 +6,14 @@ Nothing but a cancellation gets past this file: what an adapter raises becomes a
 import asyncio
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
 
+import msgspec
 from opentelemetry.trace import SpanKind
+from prometheus_client import Counter, Histogram
 
 from adapter_service.auth import CredentialsRefused
 from adapter_service.delivery import Delivery, Question
@@ -40,11 +41,11 @@ log = get_logger()
 MAX_LOOKUP_SECONDS = 10.0
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
+_GOOD = (Delivered, Found)
 Outcome = TypeVar("Outcome")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt(Generic[Outcome]):
+class Attempt(msgspec.Struct, Generic[Outcome], frozen=True, kw_only=True):
     """What came of a call, and how long it took."""
 
     outcome: Outcome
@@ -57,13 +58,18 @@ class Attempts:
     def __init__(self, telemetry: Telemetry, tracing: Tracing) -> None:
         self._duration = telemetry.histogram("external_system_call_duration_ms")
         self._calls = telemetry.counter("external_system_calls_total")
+        #: By system, operation and outcome: finding a series takes longer than adding to it.
+        self._series: dict[tuple[str, str, str], tuple[Histogram, Counter]] = {}
         self._tracing = tracing
 
     async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
         """Post a document once. The target's timeout covers everything, a token's renewal included."""
-        with self._of(system, delivery) as (traceparent, span):
+        span = self._begin(system, delivery)
+        with within(span, delivery.traceparent) as inside, _bound(delivery, inside):
             started, deadline = time.perf_counter(), _from_now(system.target.timeout_seconds)
-            outcome = _masked(system, await _deliver(system, replace(delivery, traceparent=traceparent), deadline))
+            if span is not None:
+                delivery = msgspec.structs.replace(delivery, traceparent=inside)
+            outcome = _masked(system, await _deliver(system, delivery, deadline))
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("deliver", system, attempt, span)
         return attempt
@@ -72,27 +78,19 @@ class Attempts:
         """Ask a system once, within the target's timeout or MAX_LOOKUP_SECONDS, whichever is less."""
         if not system.adapter.supports_lookup:
             return Attempt(outcome=Unsupported(), seconds=0.0)
-        with self._of(system, question) as (traceparent, span):
+        span = self._begin(system, question)
+        with within(span, question.traceparent) as inside, _bound(question, inside):
             started = time.perf_counter()
             deadline = _from_now(min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
-            outcome = _masked(system, await _lookup(system, replace(question, traceparent=traceparent), deadline))
+            if span is not None:
+                question = msgspec.structs.replace(question, traceparent=inside)
+            outcome = _masked(system, await _lookup(system, question, deadline))
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("lookup", system, attempt, span)
         return attempt
 
-    @contextmanager
-    def _of(self, system: ExternalSystem, question: Question) -> Iterator[tuple[str, OpenSpan | None]]:
-        """Do all inside in the call's own span, and log it as this request's, whatever batch it came in."""
-        span = self._tracing.begin(span_name(system.target.name), question.traceparent, SpanKind.CLIENT)
-        with (
-            within(span, question.traceparent) as inside,
-            bound(
-                correlation_id=question.correlation_id,
-                request_id=question.request_id,
-                **trace_fields(inside),
-            ),
-        ):
-            yield inside, span
+    def _begin(self, system: ExternalSystem, question: Question) -> OpenSpan | None:
+        return self._tracing.begin(span_name(system.target.name), question.traceparent, SpanKind.CLIENT)
 
     def _record(
         self,
@@ -102,9 +100,11 @@ class Attempts:
         span: OpenSpan | None,
     ) -> None:
         name, outcome = system.target.name, type(attempt.outcome).__name__
-        self._duration.labels(system=name).observe(attempt.seconds * 1000)
-        self._calls.labels(system=name, operation=operation, outcome=outcome).inc()
-        went_well = isinstance(attempt.outcome, Delivered | Found)
+        duration_ms = attempt.seconds * 1000
+        durations, calls = self._series.get((name, operation, outcome)) or self._find(name, operation, outcome)
+        durations.observe(duration_ms)
+        calls.inc()
+        went_well = isinstance(attempt.outcome, _GOOD)
         if span is not None and not went_well:
             span.fail(outcome)
         (log.info if went_well else log.warning)(
@@ -112,10 +112,20 @@ class Attempts:
             operation=operation,
             system=name,
             url=system.adapter.url,
-            duration_ms=round(attempt.seconds * 1000, 3),
+            duration_ms=round(duration_ms, 3),
             outcome=outcome,
             code=getattr(attempt.outcome, "code", ""),
         )
+
+    def _find(self, name: str, operation: str, outcome: str) -> tuple[Histogram, Counter]:
+        calls = self._calls.labels(system=name, operation=operation, outcome=outcome)
+        series = self._series[name, operation, outcome] = self._duration.labels(system=name), calls
+        return series
+
+
+def _bound(question: Question, inside: str) -> AbstractContextManager[None]:
+    """Log all inside as this request's, whatever batch it came in."""
+    return bound(correlation_id=question.correlation_id, request_id=question.request_id, **trace_fields(inside))
 
 
 def _from_now(seconds: float) -> float:

@@ -4,15 +4,13 @@ The document's values stay the bytes that the partner sent; nothing here reads a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
 _ENCODER = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a system for one integration request."""
 
     request_id: str
@@ -22,8 +20,7 @@ class Question:
     traceparent: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery(Question):
+class Delivery(Question, frozen=True, kw_only=True):
     """One attempt to deliver one integration request."""
 
     source_system: str

@@ -133,9 +133,8 @@ def to_target(system: ExternalSystem) -> pb.Target:
 
 def to_duration(seconds: float) -> Duration:
     """Convert a span in seconds."""
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1_000_000))
-    return duration
+    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return Duration(seconds=whole, nanos=micros * 1000)
 
 
 def _check_ids(request_id: str, external_id: str) -> list[Violation]:

@@ -53,14 +53,12 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         del context
         check_batch(request)
         self._batch_items.observe(len(request.deliveries))
-        finished: asyncio.Queue[pb.DeliverBatchResult] = asyncio.Queue()
+        finished = _Finished()
         tasks = [asyncio.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
         try:
             waiting = len(tasks)
             while waiting:
-                results = [await finished.get()]
-                while not finished.empty():
-                    results.append(finished.get_nowait())
+                results = await finished.take()
                 waiting -= len(results)
                 yield pb.DeliverBatchResponse(results=results)
         finally:
@@ -84,7 +82,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         attempt = await self._attempts.deliver(system, read_delivery(request))
         return to_deliver_response(attempt.outcome, attempt.seconds)
 
-    async def _deliver_item(self, request: pb.DeliverRequest, finished: asyncio.Queue[pb.DeliverBatchResult]) -> None:
+    async def _deliver_item(self, request: pb.DeliverRequest, finished: "_Finished") -> None:
         try:
             response = await self._deliver(request)
         except HubError as error:  # of this item alone; nothing was sent
@@ -93,12 +91,30 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
             ids = {"request_id": request.integration_request_id, "correlation_id": request.correlation_id}
             log.exception("Delivery failed", **ids)
             response = to_deliver_response(Unknown(detail="the adapter failed; the log says why"), 0.0)
-        finished.put_nowait(
-            pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response)
-        )
+        finished.add(pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response))
 
     def _find(self, target: str) -> ExternalSystem:
         system = self._systems.get(target)
         if system is None:
             raise TargetNotFound(target)
         return system
+
+
+class _Finished:
+    """Results that nobody has taken yet. A queue takes a step for each."""
+
+    def __init__(self) -> None:
+        self._results: list[pb.DeliverBatchResult] = []
+        self._are_there = asyncio.Event()
+
+    def add(self, result: pb.DeliverBatchResult) -> None:
+        """Put one in."""
+        self._results.append(result)
+        self._are_there.set()
+
+    async def take(self) -> list[pb.DeliverBatchResult]:
+        """Wait for one, and take all that there are."""
+        await self._are_there.wait()
+        self._are_there.clear()
+        results, self._results = self._results, []
+        return results

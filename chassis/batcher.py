@@ -113,9 +113,12 @@ class Batcher(Generic[Item, Result]):
             for (_, future), result in zip(batch, results, strict=True):
                 _settle(future, result)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> Sequence[tuple[Item, asyncio.Future[Result]]]:
+        if len(self._waiting) <= self._max_items and self._is_light():
+            waiting, self._waiting = self._waiting, deque()
+            return waiting
         if self._weight is None or self._max_weight is None:
-            return [self._waiting.popleft() for _ in range(min(self._max_items, len(self._waiting)))]
+            return [self._waiting.popleft() for _ in range(self._max_items)]
         batch = [self._waiting.popleft()]
         total = self._weight(batch[0][0])
         while self._waiting and len(batch) < self._max_items:
@@ -124,6 +127,11 @@ class Batcher(Generic[Item, Result]):
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+    def _is_light(self) -> bool:
+        if self._weight is None or self._max_weight is None:
+            return True
+        return sum(map(self._weight, [item for item, _ in self._waiting])) <= self._max_weight
 
 
 def _settle(future: asyncio.Future[Result], result: Result | BaseException) -> None:

@@ -2,22 +2,27 @@
 
 Every call ends in one of three ways, told apart with certainty, because an order may hang on it:
 
-    NotSent ──── nothing of the body left this process: no address, no connection, no TLS, no time left to connect
+    NotSent ──── nothing of it left this process: no address, no connection, no TLS, no time left to connect
     NoAnswer ─── it left, or may have, and no complete answer came: reset, end, timeout
     HttpAnswer ─ an answer, whatever its status; redirects are answers too
 
-The line between the first two is drawn by the body itself: `_OneShotBody` notes that it is being written. aiohttp
-coalesces the headers with it, so nothing at all leaves before. aiohttp is used directly: through httpx's aiohttp
-transport a reset after the order was stored is a ConnectTimeout, as is a refused connection, and a call costs 3.4
-times as much.
+The line between the first two is one statement of `_Exchange`: headers and body are given to the connection together,
+and before that the exchange notes that it has begun.
+
+aiohttp makes, secures, keeps and parses the connections; its session is left out, which takes a task and twice as much
+time for each call to do what no call here wants: cookies, redirects, proxies, repetitions. Through httpx's aiohttp
+transport a reset after the order was stored is a ConnectTimeout, as is a refused connection.
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+import msgspec
+from aiohttp.http import HttpProcessingError, StreamWriter
+from multidict import CIMultiDict
 from yarl import URL
 
 CONNECT_SECONDS = 10.0
@@ -28,6 +33,12 @@ DNS_CACHE_SECONDS = 10
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
+#: A target's documents go to one URL; those of its lookups name a request each.
+DESTINATIONS = 16
+CONNECT_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+OWN_HEADERS = CIMultiDict(
+    {"User-Agent": "integration-hub", "Accept": "application/json", "Accept-Encoding": "identity"}
+)
 
 
 class NotSent(Exception):
@@ -48,8 +59,7 @@ class NoAnswer(Exception):
         self.timed_out = timed_out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpAnswer:
+class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What came back."""
 
     status: int
@@ -65,27 +75,20 @@ class HttpClient:
     """Connections to one system; a component. It has no limit on calls at once: that is the caller's."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._destination: Callable[[str], _Destination] = lru_cache(maxsize=DESTINATIONS)(_destination)
 
     async def start(self) -> None:
         """Make the connection pool; nothing is connected yet."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=DNS_CACHE_SECONDS)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "integration-hub", "Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            trust_env=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
+        self._connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=DNS_CACHE_SECONDS
         )
 
     async def stop(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        if self._connector is not None:
+            connector, self._connector = self._connector, None
+            await connector.close()
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str], deadline: float, body: bytes | None = None
@@ -93,69 +96,111 @@ class HttpClient:
         """Make one call and read its answer; `url` is sent as it is, quoted already.
 
         `deadline` is an instant of the event loop's clock and covers everything, connecting included.
-        A call without a body (a GET) may be repeated once, on a connection that turns out to be closed, and ends in
-        NotSent only where no connection was made.
+        A call without a body (a GET) may be repeated once, on a connection that turns out to be closed.
 
         Raises: NotSent; NoAnswer.
         """
-        assert self._session is not None, "the client was not started"
-        content = None if body is None else _OneShotBody(body)
+        assert self._connector is not None, "the client was not started"
+        exchange = _Exchange(self._connector)
         try:
-            async with (
-                asyncio.timeout_at(deadline),
-                self._session.request(
-                    method, URL(url, encoded=True), headers=headers, data=content, allow_redirects=False
-                ) as response,
-            ):
-                received, is_complete = await _read(response)
-                return HttpAnswer(
-                    status=response.status, headers=response.headers, body=received, is_complete=is_complete
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            if _is_not_sent(error, content):
+            async with asyncio.timeout_at(deadline):
+                destination = self._destination(url)
+                try:
+                    return await exchange.make(method, destination, headers, body)
+                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                    if body is not None or not exchange.has_begun:
+                        raise
+                    return await exchange.make(method, destination, headers, body)
+        # TimeoutError is an OSError
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            if not exchange.has_begun:
                 raise NotSent(_why_not_sent(error)) from error
             timed_out = isinstance(error, TimeoutError)
             detail = "no complete answer in time" if timed_out else "the connection ended without a complete answer"
             raise NoAnswer(detail, timed_out=timed_out) from error
 
 
-class _OneShotBody(aiohttp.payload.Payload):
-    """A body that knows whether it was begun, and that aiohttp may not send a second time."""
+class _Destination(NamedTuple):
+    """Where a URL leads."""
 
-    _autoclose = True
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content, content_type="application/json")
-        self._size = len(content)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return bytes(self._value).decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        self._consumed = True  # aiohttp repeats PUT on a lost connection unless the body is consumed
-        await writer.write(self._value)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        del content_length
-        await self.write(writer)
+    #: Names the origin to aiohttp's connector; it is never sent.
+    origin: aiohttp.ClientRequest
+    host: str
+    path: str
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+class _Exchange:
+    """One call on one connection."""
+
+    __slots__ = ("_connector", "has_begun")
+
+    def __init__(self, connector: aiohttp.TCPConnector) -> None:
+        self._connector = connector
+        #: Whether a byte may have left this process.
+        self.has_begun = False
+
+    async def make(self, method: str, to: _Destination, headers: Mapping[str, str], body: bytes | None) -> HttpAnswer:
+        """Write the call and read its answer. Raises: what aiohttp raises, and ValueError for a header."""
+        self.has_begun = False
+        connection = await self._connector.connect(to.origin, [], CONNECT_TIMEOUT)
+        is_done = False
+        try:
+            protocol = connection.protocol
+            assert protocol is not None
+            protocol.set_response_params(
+                read_until_eof=True,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
+                max_headers=MAX_HEADERS,
+            )
+            writer = StreamWriter(protocol, asyncio.get_running_loop())
+            await writer.write_headers(f"{method} {to.path} HTTP/1.1", _headers(to.host, headers, body))
+            self.has_begun = True
+            # drain=False: a system may answer, and refuse, before it has taken the whole body
+            await writer.write(body or b"", drain=False)
+            message, payload = await protocol.read()
+            while message.code < 200 and message.code != 101:
+                message, payload = await protocol.read()
+            content, is_complete = await _read(payload)
+            # a connection that has not taken the whole body cannot carry another call
+            is_done = is_complete and not (protocol.transport and protocol.transport.get_write_buffer_size())
+            return HttpAnswer(status=message.code, headers=message.headers, body=content, is_complete=is_complete)
+        finally:
+            if is_done:
+                connection.release()
+            else:
+                connection.close()
+
+
+def _destination(url: str) -> _Destination:
+    """Raises: ValueError when it is no URL with a host."""
+    parsed = URL(url, encoded=True)
+    origin = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
+    return _Destination(origin, origin.headers["Host"], parsed.raw_path_qs)
+
+
+def _headers(host: str, headers: Mapping[str, str], body: bytes | None) -> CIMultiDict[str]:
+    sent = OWN_HEADERS.copy()
+    sent["Host"] = host
+    sent.update(headers)
+    if body is not None:
+        sent["Content-Length"] = str(len(body))
+    return sent
+
+
+async def _read(payload: aiohttp.StreamReader) -> tuple[bytes, bool]:
+    chunk = await payload.readany()
+    if payload.at_eof() and len(chunk) <= MAX_BODY_BYTES:
+        return chunk, True
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while chunk:
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            response.close()
             return b"".join(chunks)[:MAX_BODY_BYTES], False
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks), True
-
-
-def _is_not_sent(error: Exception, body: _OneShotBody | None) -> bool:
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return True
-    return body is not None and not body.consumed
+        chunk = await payload.readany()
+    return b"".join(chunks), True
 
 
 def _why_not_sent(error: Exception) -> str:

@@ -156,7 +156,7 @@ class TargetCapacity:
 
     def take(self) -> "Place | None":
         """Take a place, if there is one."""
-        if not self.free():
+        if self.wait() is not None:
             return None
         is_probe = self._breaker.open_until is not None
         self._is_probed = self._is_probed or is_probe

@@ -192,6 +192,7 @@ class TargetReader:
         answered = [entry.id for entry in entries if self._sort(entry, places)]
         if places:
             await self._claim(places)
+            await asyncio.sleep(0)  # what was started goes first: it is waited for, an acknowledgement is not
         await self._streams.acknowledge(self._stream, answered)
 
     def _sort(self, entry: Entry, places: dict[str, tuple[Place, Entry]]) -> bool:

@@ -1,6 +1,7 @@
 """Between the wire's messages and the pure values of retry.py. No decision is made here."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import assert_never
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,7 +12,7 @@ from chassis.tracing import processing_traceparent
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
 from integrationhub.intake.v1 import lifecycle_pb2
-from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report
+from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report, Sending
 from orchestrator_service.retry import (
     Attempt,
     Completed,
@@ -116,10 +117,10 @@ def attempt_of(response: DeliverResponse) -> Attempt:
         code=response.code,
         detail=response.detail,
         response_json=response.response_json,
-        retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
+        retry_after_seconds=_in_seconds(response.retry_after) if response.HasField("retry_after") else 0.0,
         timed_out=response.timed_out,
         credentials_refused=response.credentials_refused,
-        seconds=response.duration.ToMicroseconds() / 1e6,
+        seconds=_in_seconds(response.duration),
     )
 
 
@@ -129,7 +130,7 @@ def lookup_of(response: LookupResponse) -> Lookup:
         outcome=_LOOKUP_OUTCOMES.get(response.outcome, LookupOutcome.NOT_KNOWN),
         detail=response.detail,
         response_json=response.response_json,
-        retry_after_seconds=response.retry_after.ToMicroseconds() / 1e6 if response.HasField("retry_after") else 0.0,
+        retry_after_seconds=_in_seconds(response.retry_after) if response.HasField("retry_after") else 0.0,
     )
 
 
@@ -158,7 +159,7 @@ def lookup_record(lookup: Lookup, duration: Duration) -> CallRecord:
 def sending_report(lease: Lease, timeout_seconds: float) -> Report:
     """Announce the post that comes next."""
     report = _report(lease)
-    report.sending.timeout.CopyFrom(seconds(timeout_seconds))
+    report.sending.CopyFrom(_sending(timeout_seconds))
     return report
 
 
@@ -195,9 +196,18 @@ def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -
 
 def seconds(span: float) -> Duration:
     """A span as its message."""
-    duration = Duration()
-    duration.FromMicroseconds(round(span * 1e6))
-    return duration
+    whole, micros = divmod(round(span * 1e6), 1_000_000)
+    return Duration(seconds=whole, nanos=micros * 1000)
+
+
+@cache
+def _sending(timeout_seconds: float) -> Sending:
+    """Made once for each target: it is only copied."""
+    return Sending(timeout=seconds(timeout_seconds))
+
+
+def _in_seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
 
 
 def _report(lease: Lease) -> Report:

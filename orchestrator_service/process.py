@@ -10,9 +10,9 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
 from google.protobuf.duration_pb2 import Duration
 from opentelemetry.trace import SpanKind
 
@@ -61,8 +61,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 MAX_DETAIL = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Work(msgspec.Struct, frozen=True, kw_only=True):
     """One leased request with what its steps need."""
 
     lease: Lease
@@ -74,8 +73,7 @@ class Work:
     traceparent: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """How the story ends: a decision to report, or None when another worker has the request."""
 
     decision: Decision | None
@@ -104,7 +102,8 @@ class Processor:
         self._tracing = tracing
         self._chance = chance
         self._announcement_seconds = announcement_seconds
-        self._active = telemetry.gauge("worker_active_tasks")
+        self._active = 0
+        telemetry.watch("worker_active_tasks", lambda: self._active)
         self._invalid = telemetry.counter("integration_validation_failures_total")
         #: A schema that refers to itself has paths without end.
         self._fields = LabelValues()
@@ -134,18 +133,21 @@ class Processor:
                 partner_id=integration_request.partner_id,
                 **trace_fields(traceparent),
             ),
-            self._active.track_inprogress(),
         ):
-            log.info("Worker processing integration", system=target.name)
-            work = Work(
-                lease=lease,
-                place=place,
-                target=target,
-                policy=self._policies[target.name],
-                progress=mapping.progress_of(lease),
-                traceparent=traceparent,
-            )
-            await self._report(work, await self._conclude(work))
+            self._active += 1
+            try:
+                log.info("Worker processing integration", system=target.name)
+                work = Work(
+                    lease=lease,
+                    place=place,
+                    target=target,
+                    policy=self._policies[target.name],
+                    progress=mapping.progress_of(lease),
+                    traceparent=traceparent,
+                )
+                await self._report(work, await self._conclude(work))
+            finally:
+                self._active -= 1
 
     def _begin_span(self, lease: Lease, rung_by: str, begun_ns: int | None) -> OpenSpan | None:
         integration_request = lease.integration_request

@@ -16,7 +16,7 @@ retried and in the end looked up, never taken for the end.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 SECOND = 1_000_000
 JITTER = 0.2
@@ -70,8 +70,7 @@ class Policy:
     timeout_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a request has come, as its lease says. Instants are microseconds of the database's clock."""
 
     retries: int
@@ -89,8 +88,7 @@ class Progress:
         return self.claimed_at >= self.expires_at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One post and what was heard of it."""
 
     outcome: Outcome

@@ -6,7 +6,8 @@ customers' services, none of them promised; where they are silent or new, nothin
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from adapter_service.answers import Answer, fold, repair
 
@@ -22,8 +23,7 @@ _NUMBER = re.compile(r"protheus\W{1,4}((?=[\w-]{0,30}\d)\w[\w-]{0,29})", re.IGNO
 _LICENCE = re.compile(r"licen[cs]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorEnvelope:
+class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
     """An error as Protheus writes it; both texts are capped and redacted."""
 
     code: str
@@ -51,9 +51,11 @@ def read_envelope(answer: Answer) -> ErrorEnvelope | None:
         return None
     members = {str(name).lower(): member for name, member in answer.value.items()}
     code = _text(members, "code", "errorcode")
+    if not code:
+        return None
     message = _text(members, "message", "errormessage", "msg", "mensagem")
     more = _text(members, "detailedmessage")
-    if not code or not (message or more) or _is_success_code(code):
+    if not (message or more) or _is_success_code(code):
         return None
     text = f"{message}: {more}" if message and more and message != more else message or more
     return ErrorEnvelope(code=answer.sentence(code)[:64], text=answer.sentence(text))

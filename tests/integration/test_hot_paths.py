@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 2925,
-    "intake create": 2090,
-    "intake claim": 2200,
-    "intake announce": 1880,
-    "intake complete": 2360,
-    "intake publish": 1370,
-    "orchestrator process": 2680,
-    "adapter deliver": 2660,
+    "intake create": 2345,
+    "intake claim": 2300,
+    "intake announce": 2020,
+    "intake complete": 2615,
+    "intake publish": 2010,
+    "orchestrator process": 2275,
+    "adapter deliver": 1725,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {

@@ -79,13 +79,13 @@ async def send(
     method: str = "POST",
     seconds: float = 5,
     origin: str = "http://127.0.0.1",
-    size: int = 2,
+    size: int | None = 2,
 ) -> HttpAnswer:
     return await client.send(
         method,
         f"{origin}:{server.port}/orders",
         headers={"Content-Type": "application/json"},
-        body=b"x" * size,
+        body=None if size is None else b"x" * size,
         deadline=asyncio.get_running_loop().time() + seconds,
     )
 
@@ -199,6 +199,65 @@ async def test_nothing_is_repeated_when_a_connection_in_use_ends(
             await send(client, server, method=method)
 
     assert len(server.heads) == 2
+
+
+async def test_a_question_is_repeated_once_when_its_connection_ends(client: HttpClient, server: Server) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(OK)
+        await server.head(reader)  # and no answer to this one
+
+    async with server.run(once):
+        await send(client, server, method="GET", size=None)
+        answer = await send(client, server, method="GET", size=None)
+
+    assert (answer.status, len(server.heads), server.connections) == (200, 3, 2)
+
+
+async def test_a_question_is_not_repeated_twice(client: HttpClient, server: Server) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del writer
+        await server.head(reader)
+
+    async with server.run(never):
+        with pytest.raises(NoAnswer):
+            await send(client, server, method="GET", size=None)
+
+    assert len(server.heads) == 2
+
+
+async def test_a_refusal_is_heard_before_the_whole_body_is_taken(client: HttpClient, server: Server) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        await asyncio.Event().wait()
+
+    async with server.run(refuse):
+        first = await send(client, server, size=32 * 1024 * 1024)
+        second = await send(client, server)
+
+    assert (first.status, second.status, server.connections) == (413, 413, 2)
+
+
+async def test_interim_answers_are_passed_over(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK)):
+        answer = await send(client, server)
+
+    assert (answer.status, answer.body) == (200, b"{}")
+
+
+async def test_an_answer_that_ends_with_its_connection_is_complete(client: HttpClient, server: Server) -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with server.run(close):
+        answer = await send(client, server)
+
+    assert (answer.body, answer.is_complete) == (b"{}", True)
 
 
 async def test_silence_is_no_answer_that_timed_out(client: HttpClient, server: Server) -> None:
