@@ -61,7 +61,8 @@ class IntegrationRequestRoutes:
         with self._tracing.span(
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
-            body = await self._read_body(await read_json_body(request.scope, request.receive))
+            text = await read_json_body(request.scope, request.receive)
+            body = read_create_body(text) if len(text) < LONG_BYTES else await self._read_long_body(text)
             # bound for good: the call has a context of its own
             bind(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
@@ -83,9 +84,7 @@ class IntegrationRequestRoutes:
             )
         return _JsonResponse(to_accepted_body(stored), headers, status=202)
 
-    async def _read_body(self, text: bytes) -> CreateBody:
-        if len(text) < LONG_BYTES:
-            return read_create_body(text)
+    async def _read_long_body(self, text: bytes) -> CreateBody:
         return await self._long_bodies.take(lambda: read_create_body(text))
 
     async def get(self, request: Request) -> Response:
