@@ -75,7 +75,7 @@ def _check_shape(text: bytes) -> None:
 def _check_members(text: str) -> None:
     """Read everything: keys are compared, and numbers only checked."""
     if len(text) < _MANY_NUMBERS:
-        _STRICT.decode(text)
+        _STRICT.raw_decode(text.lstrip())  # nothing can follow: the grammar is checked
         return
     fractions: list[str] = []
     integers: list[str] = []

@@ -169,17 +169,12 @@ class TokenVerifier:
 
         Raises: Unauthenticated with a reason that says what to do.
         """
-        scheme, _, token = (header or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("Send a token: Authorization: Bearer <JWT>.")
-        token = token.strip()
-        if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
-            raise Unauthenticated("The token is not a signed JWT; ask for a new one.")
-        digest = hashlib.sha256(token.encode()).digest()  # what is remembered holds no token
+        header = header or ""
+        digest = hashlib.sha256(header.encode()).digest()  # what is remembered holds no token
         cached = self._verified.get(digest)
         if cached is not None and cached[0] > self._now():
             return cached[1]
-        caller = await self._verify(token)
+        caller = await self._verify(_bearer_token(header))
         self._verified[digest] = (min(caller.expires_at, self._now() + CACHE_SECONDS), caller)
         while len(self._verified) > CACHE_SIZE:
             self._verified.popitem(last=False)
@@ -303,6 +298,17 @@ def make_keys(folder: Path) -> bool:
     private_file.write_text(json.dumps({"keys": [key.as_dict(private=True)]}))
     public_file.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
     return True
+
+
+def _bearer_token(header: str) -> str:
+    """Raises: Unauthenticated when there is none that could be a signed JWT."""
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("Send a token: Authorization: Bearer <JWT>.")
+    if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
+        raise Unauthenticated("The token is not a signed JWT; ask for a new one.")
+    return token
 
 
 def _scopes(claims: dict[str, object]) -> frozenset[str]:

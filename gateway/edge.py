@@ -42,6 +42,13 @@ class Edge:
     ) -> None:
         self._router = router
         self._routes = routes
+        #: Routes without a parameter are looked up; the router would try one pattern after the other.
+        self._fixed: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors
+            for method in route.methods or ()
+        }
         self._readiness = readiness
         self._duration = telemetry.histogram("http_request_duration_ms")
         telemetry.start_at_zero(
@@ -77,7 +84,8 @@ class Edge:
         try:
             if b"%" in scope["raw_path"]:  # no path of ours needs it; %2F and %00 would be matched decoded
                 raise RouteNotFound("There is no such path; /docs lists them.")
-            await self._router(scope, receive, answer.send)
+            serve = self._fixed.get((scope["method"], scope["path"]), self._router)
+            await serve(scope, receive, answer.send)
             return
         except ClientDisconnect:
             log.info("Client went away", route=scope.get(ROUTE, UNMATCHED))

@@ -26,6 +26,7 @@ from chassis.rpc_client import RpcClient
 from chassis.status import from_status
 from chassis.telemetry import Telemetry
 from gateway.mapping import to_limits
+from gateway.shared_timeout import SharedTimeout
 from integrationhub.intake.v1.intake_pb2 import (
     BatchCreateIntegrationRequestsRequest,
     BatchCreateResult,
@@ -60,7 +61,7 @@ class IntakeClient:
     def __init__(self, client: RpcClient, telemetry: Telemetry, *, timeout_seconds: float) -> None:
         self._client = client
         self._stub = IntakeServiceStub(client.channel)
-        self._timeout_seconds = timeout_seconds
+        self._timeout = SharedTimeout(timeout_seconds)
         # well within the timeout: a create that only waited for a connection was not sent, and must be told so
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
@@ -90,7 +91,7 @@ class IntakeClient:
             raise Overloaded("The hub takes no more for now; repeat the call in a moment.", retry_after_seconds=1)
         self._held_bytes += size
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            with self._timeout.begin():
                 return await (self._batcher if size < LONG_BYTES else self._long).submit(request)
         except TimeoutError:
             raise _outcome_not_known() from None

@@ -10,7 +10,7 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, UnsetType
 
-from chassis.access import NO_LIMITS, PartnerLimits
+from chassis.access import PartnerLimits
 from chassis.clock import from_timestamp, to_rfc3339
 from chassis.errors import InvalidRequest, Violation
 from chassis.json_text import MalformedJson, NestingTooDeep, check_json
@@ -172,7 +172,7 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
 
 def to_limits(limits: PartnerLimits) -> pb.PartnerLimits | None:
     """Write what intake is to enforce; absent stays absent, since an empty list allows nothing."""
-    if limits == NO_LIMITS:
+    if limits.sources is None and limits.targets is None and limits.rate_per_minute is None:
         return None
     return pb.PartnerLimits(
         sources=None if limits.sources is None else pb.SystemNames(names=sorted(limits.sources)),

@@ -19,7 +19,7 @@ from chassis.logs import bind, get_logger
 from chassis.tracing import Tracing, trace_fields
 from chassis.turns import Turns
 from gateway.bodies import CreateBody
-from gateway.headers import header_text
+from gateway.headers import header_text, raw_headers
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
 from gateway.mapping import (
@@ -41,7 +41,8 @@ log = get_logger()
 #: Where the route's guard leaves the verified caller.
 CALLER = "hub.caller"
 
-_NO_STORE = {"Cache-Control": "no-store"}
+_NO_STORE = (b"cache-control", b"no-store")
+_JSON = (b"content-type", b"application/json")
 #: A partner's own copy, asked for again each time: If-None-Match makes that cheap.
 _REVALIDATE = {"Cache-Control": "private, no-cache"}
 
@@ -60,7 +61,8 @@ class IntegrationRequestRoutes:
         with self._tracing.span(
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
-            body = await self._read_body(await read_json_body(request.scope, request.receive))
+            text = await read_json_body(request.scope, request.receive)
+            body = read_create_body(text) if len(text) < LONG_BYTES else await self._read_long_body(text)
             # bound for good: the call has a context of its own
             bind(partner_id=caller.partner_id, **trace_fields(traceparent))
             log.info("Integration request received", external_id=body.external_id)
@@ -74,15 +76,15 @@ class IntegrationRequestRoutes:
                 )
             )
         stored = created.integration_request
-        headers = {"Location": f"{COLLECTION}/{stored.id}", **_NO_STORE}
+        headers = [(b"location", f"{COLLECTION}/{stored.id}".encode()), _NO_STORE]
         if created.HasField("rate"):
             rate = created.rate
-            headers |= rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
-        return _json(to_accepted_body(stored), headers, status=202)
+            headers += raw_headers(
+                rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
+            )
+        return _JsonResponse(to_accepted_body(stored), headers, status=202)
 
-    async def _read_body(self, text: bytes) -> CreateBody:
-        if len(text) < LONG_BYTES:
-            return read_create_body(text)
+    async def _read_long_body(self, text: bytes) -> CreateBody:
         return await self._long_bodies.take(lambda: read_create_body(text))
 
     async def get(self, request: Request) -> Response:
@@ -92,19 +94,19 @@ class IntegrationRequestRoutes:
         headers = {"ETag": to_etag(stored), **_REVALIDATE}
         if etag_matches(header_text(request.scope, b"if-none-match"), headers["ETag"]):
             return Response(status_code=304, headers=headers)
-        return _json(to_body(stored), headers)
+        return _JsonResponse(to_body(stored), raw_headers(headers))
 
     async def list_requests(self, request: Request) -> Response:
         """Answer one page of the requests of the caller's partner."""
         caller = _caller(request)
         query = read_list_query(request.scope["query_string"], partner_id=caller.partner_id, limits=caller.limits)
-        return _json(to_list_body(await self._intake.list_requests(query)), _NO_STORE)
+        return _JsonResponse(to_list_body(await self._intake.list_requests(query)), [_NO_STORE])
 
     async def list_history(self, request: Request) -> Response:
         """Answer everything that happened to one request of the caller's partner."""
         request_id = read_id(request.path_params["id"])
         story = await self._intake.list_history(request_id, _caller(request))
-        return _json(to_history_body(story), _NO_STORE)
+        return _JsonResponse(to_history_body(story), [_NO_STORE])
 
 
 def _caller(request: Request) -> Caller:
@@ -113,5 +115,11 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-def _json(body: msgspec.Struct, headers: dict[str, str], *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+class _JsonResponse(Response):
+    """A JSON body whose headers are bytes already; Starlette's own encodes each anew for every answer."""
+
+    def __init__(self, body: msgspec.Struct, headers: list[tuple[bytes, bytes]], *, status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = msgspec.json.encode(body)
+        self.raw_headers = [*headers, (b"content-length", b"%d" % len(self.body)), _JSON]

@@ -25,6 +25,13 @@ def test_every_other_one_is_replaced_by_a_fresh_uuid(bad: str | None) -> None:
     assert first != second
 
 
+def test_fresh_ids_never_repeat_themselves() -> None:
+    ids = [clean_correlation_id(None) for _ in range(1000)]  # several draws of random digits
+
+    assert all(UUID.fullmatch(each) for each in ids)
+    assert len(set(ids)) == len(ids)
+
+
 def test_a_trace_context_is_kept_when_it_is_well_formed() -> None:
     good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -1,0 +1,72 @@
+"""asyncio.timeout for many waits of one length, with one timer for all of them.
+
+    begins ──▶ [oldest … newest]   a wait that is over stays until those before it are over too
+                   │
+                   └── the timer is set for the oldest that is not over
+
+Waits of one length run out in the order in which they began. A timer for each costs three times as much as all the
+rest of it.
+"""
+
+import asyncio
+from collections import deque
+from types import TracebackType
+
+
+class SharedTimeout:
+    """Bounds each `with` of it to so many seconds; as with asyncio.timeout, what is late is cancelled."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waits: deque[_Wait] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> "_Wait":
+        """Begin a wait, for a `with`, in a task. The `with` raises: TimeoutError when it took too long."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        wait = _Wait(task, loop.time() + self._seconds)
+        self._drop_what_is_over()
+        self._waits.append(wait)
+        if self._timer is None:
+            self._timer = loop.call_at(wait.due_at, self._cancel_what_is_late, loop)
+        return wait
+
+    def _drop_what_is_over(self) -> None:
+        while self._waits and self._waits[0].is_over:
+            self._waits.popleft()
+
+    def _cancel_what_is_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._drop_what_is_over()
+        while self._waits and self._waits[0].due_at <= loop.time():
+            self._waits.popleft().cancel()
+            self._drop_what_is_over()
+        if self._waits:
+            self._timer = loop.call_at(self._waits[0].due_at, self._cancel_what_is_late, loop)
+
+
+class _Wait:
+    __slots__ = ("_cancelling", "_is_late", "_task", "due_at", "is_over")
+
+    def __init__(self, task: "asyncio.Task[object]", due_at: float) -> None:
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._is_late = False
+        self.due_at = due_at
+        self.is_over = False
+
+    def __enter__(self) -> None:
+        """Nothing: the wait began when it was made."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.is_over = True
+        # as asyncio.timeout has it: a cancellation that somebody else asked for as well stays one
+        if self._is_late and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def cancel(self) -> None:
+        """Cancel the task that waits."""
+        self._is_late = True
+        self._task.cancel()
