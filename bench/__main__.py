@@ -41,8 +41,14 @@ async def compare(arguments: argparse.Namespace) -> int:
 async def _measure(measuring: Run) -> bool:
     """Measure until done, interrupted (Ctrl-C, SIGTERM) or failed; says whether it was done."""
     task = asyncio.create_task(measuring.measure())
+
+    def interrupt() -> None:
+        if not task.cancelling():  # a second time would only keep it from ending what it has started
+            print("interrupted: ending what runs", file=sys.stderr, flush=True)
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
     await asyncio.wait([task])
     if task.cancelled():
         measuring.comparison.trouble.append("interrupted")

@@ -23,6 +23,8 @@ from bench.systems import HubSystem, System
 
 DELAYS_MS = (0, 50)
 LOW_PER_SECOND = 50.0
+#: Name, folder, servers.
+NewSystem = Callable[[str, Path, BenchPostgres, EndpointClient], System]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Scope:
     drain_seconds: float
     #: The longest wait for it after a crash; 0 = no crash.
     crash_seconds: float
+    #: Of each part's limit; 0 = none is measured.
     limit_seconds: float
     #: The longest that one competitor may take in a round.
     competitor_seconds: float
@@ -72,7 +75,14 @@ class Comparison:
 class Run:
     """Measures everything; `record` is called whenever there is something new."""
 
-    def __init__(self, scope: Scope, *, command: str, record: Callable[[Comparison], None]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        command: str,
+        record: Callable[[Comparison], None],
+        new_system: NewSystem | None = None,
+    ) -> None:
         self.comparison = Comparison(
             figures=_blank_figures(scope),
             command=command,
@@ -82,6 +92,7 @@ class Run:
         )
         self._scope = scope
         self._record = record
+        self._new_system = new_system or _new_system
         self._progress = Progress([each.name for each in self.comparison.figures], rounds=scope.repeats)
         self._postgres = BenchPostgres()
         #: Half of what the hub on PostgreSQL completes, the same in every round; 0 = not known.
@@ -99,7 +110,8 @@ class Run:
                     measurement = Measurement(
                         self._postgres, endpoint, endpoint_pid, drain_seconds=self._scope.drain_seconds
                     )
-                    await self._measure_limits(folder, endpoint)
+                    if self._scope.limit_seconds:
+                        await self._measure_limits(folder, endpoint)
                     for number in range(self._scope.repeats):
                         await self._round(number, folder, measurement, endpoint)
                 finally:
@@ -124,7 +136,8 @@ class Run:
             self._progress.begin(number, figures.name)
             try:
                 self._postgres.start_again()
-                system = _system(figures.name, folder / f"{_slug(figures.name)}_{number}", self._postgres, endpoint)
+                own_folder = folder / f"{_slug(figures.name)}_{number}"
+                system = self._new_system(figures.name, own_folder, self._postgres, endpoint)
                 await self._measure_started(system, figures, number, measurement)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this competitor's, and the run goes on
                 figures.trouble.append(f"round {number + 1}: {str(error) or repr(error)}")
@@ -147,7 +160,7 @@ class Run:
         except BaseException as error:
             await system.kill()  # an interrupted run shall not wait for a drain
             if limit.expired():
-                raise RuntimeError(f"not measured within {self._scope.competitor_seconds:.0f} s") from error
+                raise RuntimeError(f"not measured within {self._scope.competitor_seconds:g} s") from error
             raise
 
     async def _measure_running(self, system: System, figures: Figures, number: int, measurement: Measurement) -> None:
@@ -199,7 +212,7 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
-def _system(name: str, folder: Path, postgres: BenchPostgres, endpoint: EndpointClient) -> System:
+def _new_system(name: str, folder: Path, postgres: BenchPostgres, endpoint: EndpointClient) -> System:
     database = "" if name == HUB_ON_SQLITE else postgres.create_database(folder.name)
     if name in (HUB_ON_POSTGRES, HUB_ON_SQLITE):
         return HubSystem(name, folder, endpoint_url=endpoint.url, database_url=database)

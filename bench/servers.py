@@ -72,7 +72,11 @@ class BenchValkey(ValkeyServer):
 @asynccontextmanager
 async def started_module(module: str) -> AsyncIterator[tuple[str, int]]:
     """Run a module of the benchmark that prints its port as a process; gives its URL and its pid."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module),
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a terminal's Ctrl-C is for us: this one is ended below
+    )
     assert process.stdout is not None
     try:
         port = int(await process.stdout.readline())
