@@ -16,6 +16,7 @@ from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Figures
 from bench.limits import Limit, measure_limits
 from bench.measure import Measurement
 from bench.processes import machine
+from bench.profile import count_instructions
 from bench.progress import Progress
 from bench.rivals import PEERS, PeerSystem
 from bench.servers import BenchPostgres, started_module
@@ -68,6 +69,8 @@ class Comparison:
     rounds: int = 1
     finished_rounds: int = 0
     limits: list[Limit] = field(default_factory=list)
+    #: Of Python, for one request, by path of the hub and by module.
+    instructions: dict[str, dict[str, int]] = field(default_factory=dict)
     #: What went wrong with the run as a whole.
     trouble: list[str] = field(default_factory=list)
 
@@ -111,23 +114,24 @@ class Run:
                         self._postgres, endpoint, endpoint_pid, drain_seconds=self._scope.drain_seconds
                     )
                     if self._scope.limit_seconds:
-                        await self._measure_limits(folder, endpoint)
+                        await self._measure_parts(folder, endpoint)
                     for number in range(self._scope.repeats):
                         await self._round(number, folder, measurement, endpoint)
                 finally:
                     self._postgres.stop()
 
-    async def _measure_limits(self, folder: Path, endpoint: EndpointClient) -> None:
-        self._progress.say("the limits of the parts")
+    async def _measure_parts(self, folder: Path, endpoint: EndpointClient) -> None:
+        self._progress.say("the limits of the parts, and where the hub's paths execute Python")
         try:
+            self.comparison.instructions = await count_instructions()
             self.comparison.limits = await measure_limits(
                 folder,
                 postgres_url=self._postgres.create_database,
                 endpoint_url=endpoint.url,
                 seconds=min(self._scope.limit_seconds, self._scope.seconds),
             )
-        except Exception as error:  # noqa: BLE001 - the limits stand beside the rest, which is measured all the same
-            self.comparison.trouble.append(f"the limits could not be measured: {error!r}")
+        except Exception as error:  # noqa: BLE001 - this stands beside the rest, which is measured all the same
+            self.comparison.trouble.append(f"the parts could not be measured: {error!r}")
             self._progress.say(self.comparison.trouble[-1])
         self._record_now()
 

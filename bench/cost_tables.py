@@ -1,10 +1,14 @@
 """The tables of what a request costs, and of what stands in the way of more: CPU, cores, threads, counts, memory."""
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from bench.figures import ENDPOINT, LOAD, OTHERS, POSTGRES, Figures, Flat, Profile
 from bench.markdown import listed, table
+
+#: How many of those that execute most are named.
+MODULES = 6
 
 
 def cpu(figures: Sequence[Figures]) -> str:
@@ -59,6 +63,15 @@ def profiles(figures: Sequence[Figures]) -> str:
     names = sorted({name for _, profile in hubs for name in profile.counts})
     rows += [(name, *(_count(profile, name) for _, profile in hubs)) for name in names]
     return table(("per request", *(name for name, _ in hubs)), rows)
+
+
+def instructions(by_path: Mapping[str, Mapping[str, int]]) -> str:
+    """Where the hub's own paths execute Python; what libraries do in C is not in it."""
+    rows = [
+        (path, f"{sum(modules.values()):,}", listed(dict(Counter(modules).most_common(MODULES))))
+        for path, modules in by_path.items()
+    ]
+    return table(("path", "instructions", "most of them in"), rows)
 
 
 def _thread(spent: tuple[float, float] | None) -> str:

@@ -1,11 +1,14 @@
 """What one request makes the hub's processes do, counted from outside while it is loaded as much as it can bear.
 
 CPU by thread from /proc, batches, calls and events from the services' own metrics, commands from Valkey's statistics,
-lines from the log files: everything that only grows, read before the load and after its last completion.
+lines from the log files: everything that only grows, read before the load and after its last completion. And, without
+a load and the same on any machine, in which modules the instructions of Python are executed.
 """
 
 import asyncio
 import contextlib
+import json
+import sys
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.figures import Profile
 from bench.processes import thread_seconds
 
+ROOT = Path(__file__).resolve().parents[1]
 #: Metrics whose counts are of interest, with the label that names what is counted.
 COUNTS = {
     "batch_items_count": ("batches", "batch"),
@@ -74,6 +78,21 @@ def samples(address: str) -> list[Any]:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         return [sample for family in families for sample in family.samples]
+
+
+async def count_instructions() -> dict[str, dict[str, int]]:
+    """Instructions of Python for one request, by path of the hub and by module. Raises: RuntimeError."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.hot_paths"),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(errors.decode()[-500:])
+    modules: dict[str, dict[str, int]] = json.loads(output)["modules"]
+    return modules
 
 
 def _stand(pids: Mapping[str, int], instruments: Instruments) -> Standing:

@@ -34,6 +34,7 @@ def tables(comparison: Comparison) -> str:
         ("CPU per accepted request, us, external system 0 ms", cost_tables.cpu(figures)),
         ("Where the time of all cores went, external system 0 ms", cost_tables.cores(figures)),
         ("What one request makes the hub do, external system 0 ms", cost_tables.profiles(figures)),
+        ("Instructions of Python for one request, on any machine", cost_tables.instructions(comparison.instructions)),
         ("The parts' limits", _limits(comparison)),
         ("Idle", cost_tables.idle(figures)),
         ("SIGKILL of everything under load, external system 50 ms", _crashes(figures)),
@@ -83,7 +84,8 @@ def _goals(figures: Sequence[Figures]) -> str:
         return text
     return (
         f"{text}\n\n{missed} of {len(goals)} are not held. What stands in the way is below: where the time of all "
-        "cores went, what one request makes each process of the hub do, and how far each part is from its limit."
+        "cores went, what one request makes each process of the hub do, which modules execute most, and how far each "
+        "part is from its limit."
     )
 
 

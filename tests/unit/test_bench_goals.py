@@ -172,12 +172,15 @@ def test_a_record_gives_the_same_page_again() -> None:
 
 
 def test_a_goal_that_is_missed_points_to_what_stands_in_the_way() -> None:
-    text = tables(Comparison(figures=everyone(hub=100)))
+    modules = {"gateway create": {"uuid": 152, "starlette": 434}}
+
+    text = tables(Comparison(figures=everyone(hub=100), instructions=modules))
 
     assert "What stands in the way is below" in text
     assert "| hub on PostgreSQL    | 50 %          | 20 %       | 10 %           | 0 %             | 1 %" in text
     assert "| CPU of gateway, first thread | 400 + 50 us" in text
     assert "| intake: batches, commit      | 0.100, of 40.0 items" in text
+    assert "| gateway create | 586          | starlette 434, uuid 152 |" in text
 
 
 def test_the_tables_name_every_competitor_and_limit() -> None:
