@@ -1,43 +1,69 @@
 """`python -m bench`: the hub beside its peers; with --hub or --telemetry one hub alone. See --help."""
 
 import argparse
-import dataclasses
-import json
+import asyncio
+import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from bench.chart import draw
-from bench.comparison import Comparison, Scope, compare
-from bench.processes import machine
-from bench.report import insert, is_quiet, is_sound, tables
+from bench.command import run
+from bench.comparison import Comparison, Run, Scope
+from bench.report import insert, is_sound, page
 from bench.single import measure_hub
 from bench.telemetry import compare as compare_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 LINK = f"![Completions per second of the hub and its peers]({PICTURE.name})"
-RAW = ROOT / ".cache" / "bench.json"
+RECORD = ROOT / ".cache" / "bench.json"
 
 
-async def main(arguments: argparse.Namespace) -> int:
-    """Run what the arguments ask for; the exit code is 1 when a request was lost or the counts disagree."""
-    if arguments.telemetry or arguments.hub:
-        arguments.seconds, arguments.repeats = arguments.seconds or 5.0, arguments.repeats or 3
-        print(f"machine  {machine()}")
-        return await (compare_telemetry if arguments.telemetry else measure_hub)(arguments)
-    scope = _scope(arguments)
-    started = datetime.now(UTC)
-    comparison = await compare(scope)
-    text = f"{_heading(arguments, scope, comparison, started)}\n\n{tables(comparison)}"
+async def compare(arguments: argparse.Namespace) -> int:
+    """Measure, or take what a run before has recorded; 1 when a request was lost, counts differ or a part failed."""
+    if arguments.recorded:
+        comparison = msgspec.json.decode(RECORD.read_bytes(), type=Comparison)
+        is_whole = comparison.finished_rounds == comparison.rounds
+    else:
+        measuring = Run(_scope(arguments), command=_command(arguments), record=_record)
+        comparison, is_whole = measuring.comparison, await _measure(measuring)
+    text = page(comparison)
     print(text)
-    RAW.parent.mkdir(exist_ok=True)
-    RAW.write_text(json.dumps(dataclasses.asdict(comparison), indent=1))
-    if arguments.write:
-        _write(comparison, text)
-    return 0 if is_sound(comparison) else 1
+    if arguments.write and any(each.flats for each in comparison.figures):
+        PAGE.write_text(insert(PAGE.read_text(encoding="utf-8"), f"{LINK}\n\n{text}"), encoding="utf-8")
+        PICTURE.write_text(draw(comparison.figures, machine=comparison.machine), encoding="utf-8")
+    return 0 if is_whole and is_sound(comparison) else 1
+
+
+async def _measure(measuring: Run) -> bool:
+    """Measure until done, interrupted (Ctrl-C, SIGTERM) or failed; says whether it was done."""
+    task = asyncio.create_task(measuring.measure())
+
+    def interrupt() -> None:
+        if not task.cancelling():  # a second time would only keep it from ending what it has started
+            print("interrupted: ending what runs", file=sys.stderr, flush=True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
+    await asyncio.wait([task])
+    if task.cancelled():
+        measuring.comparison.trouble.append("interrupted")
+    elif error := task.exception():
+        measuring.comparison.trouble.append(f"ended by {error!r}")
+    _record(measuring.comparison)
+    return not task.cancelled() and task.exception() is None
+
+
+def _record(comparison: Comparison) -> None:
+    """Keep what there is: `--recorded` prints it, whatever becomes of this run."""
+    RECORD.parent.mkdir(exist_ok=True)
+    new = RECORD.with_suffix(".new")
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=1))
+    new.replace(RECORD)
 
 
 def _scope(arguments: argparse.Namespace) -> Scope:
@@ -57,26 +83,10 @@ def _scope(arguments: argparse.Namespace) -> Scope:
     )
 
 
-def _heading(arguments: argparse.Namespace, scope: Scope, comparison: Comparison, started: datetime) -> str:
-    warning = "" if is_quiet(comparison) else "**Other programs kept the machine busy.** "
-    minutes = (datetime.now(UTC) - started).total_seconds() / 60
-    return (
-        f"{warning}{started:%d %B %Y}, {machine()}, {comparison.servers}. `{_command(arguments)}`: each measurement of "
-        f"{scope.seconds:g} s, repeats: {scope.repeats}, minutes in all: {minutes:.0f}. Cells are minimum / median / "
-        f"maximum of the repeats, or medians."
-    )
-
-
 def _command(arguments: argparse.Namespace) -> str:
     if arguments.repeats or arguments.seconds or arguments.only:
         return "python -m bench " + " ".join(sys.argv[1:])
     return "make bench-quick" if arguments.quick else "make bench"
-
-
-def _write(comparison: Comparison, text: str) -> None:
-    page = insert(PAGE.read_text(encoding="utf-8"), f"{LINK}\n\n{text}")
-    PAGE.write_text(page, encoding="utf-8")
-    PICTURE.write_text(draw(comparison.figures, machine=machine()), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,6 +96,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two minutes: short, once, and only the tuned peers")
     parser.add_argument("--only", default="", help="only competitors whose name holds this text")
     parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md and .svg")
+    parser.add_argument(
+        "--recorded",
+        action="store_true",
+        help=f"measure nothing: print what the last run has left in {RECORD.relative_to(ROOT)}, even if it was ended",
+    )
     parser.add_argument("--hub", action="store_true", help="one hub alone, with its simulator, as `make run` starts it")
     parser.add_argument("--telemetry", action="store_true", help="measure instead what logs, metrics and traces cost")
     parser.add_argument("--log-level", default="info", help="the hub's log level with --hub (default info)")
@@ -93,4 +108,8 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main(_arguments())))
+    given = _arguments()
+    if given.hub or given.telemetry:
+        given.seconds, given.repeats = given.seconds or 5.0, given.repeats or 3
+        run(compare_telemetry if given.telemetry else measure_hub, given)
+    sys.exit(uvloop.run(compare(given)))

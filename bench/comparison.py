@@ -1,27 +1,31 @@
 """`python -m bench`: the hub and its peers, one after the other on the same servers, in rounds.
 
 Every round starts each competitor anew with an empty database, so that a machine that slows down slows all of them.
+What is measured is in the Comparison at once: a run that is interrupted or fails leaves there what it has.
 """
 
 import asyncio
-import contextlib
-import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.endpoint import EndpointClient
 from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Figures
 from bench.limits import Limit, measure_limits
 from bench.measure import Measurement
+from bench.processes import machine
+from bench.profile import count_instructions
+from bench.progress import Progress
 from bench.rivals import PEERS, PeerSystem
-from bench.servers import BenchPostgres
+from bench.servers import BenchPostgres, started_module
 from bench.systems import HubSystem, System
 
 DELAYS_MS = (0, 50)
 LOW_PER_SECOND = 50.0
+#: Name, folder, servers.
+NewSystem = Callable[[str, Path, BenchPostgres, EndpointClient], System]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,7 @@ class Scope:
     drain_seconds: float
     #: The longest wait for it after a crash; 0 = no crash.
     crash_seconds: float
+    #: Of each part's limit; 0 = none is measured.
     limit_seconds: float
     #: The longest that one competitor may take in a round.
     competitor_seconds: float
@@ -46,56 +51,155 @@ class Scope:
     only: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Comparison:
-    """What came out."""
+    """What has come out so far, and how; it is kept as JSON."""
 
-    #: PostgreSQL and its durability, in one line.
-    servers: str
     figures: list[Figures]
-    limits: list[Limit]
+    #: What was called.
+    command: str = ""
+    machine: str = ""
+    #: PostgreSQL and its durability, in one line.
+    servers: str = ""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    minutes: float = 0.0
+    #: Of each measurement.
+    seconds: float = 0.0
+    #: Rounds that are wanted, and those in which every competitor has had its turn.
+    rounds: int = 1
+    finished_rounds: int = 0
+    limits: list[Limit] = field(default_factory=list)
+    #: Of Python, for one request, by path of the hub and by module.
+    instructions: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: What went wrong with the run as a whole.
+    trouble: list[str] = field(default_factory=list)
 
 
-async def compare(scope: Scope) -> Comparison:
-    """Measure everything."""
-    progress = Progress()
-    postgres = BenchPostgres()
-    figures = _blank_figures(scope)
-    with tempfile.TemporaryDirectory(prefix="hub-bench-") as name:
-        async with _endpoint() as (endpoint, endpoint_pid):
-            postgres.start()
+class Run:
+    """Measures everything; `record` is called whenever there is something new."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        command: str,
+        record: Callable[[Comparison], None],
+        new_system: NewSystem | None = None,
+    ) -> None:
+        self.comparison = Comparison(
+            figures=_blank_figures(scope),
+            command=command,
+            machine=machine(),
+            seconds=scope.seconds,
+            rounds=scope.repeats,
+        )
+        self._scope = scope
+        self._record = record
+        self._new_system = new_system or _new_system
+        self._progress = Progress([each.name for each in self.comparison.figures], rounds=scope.repeats)
+        self._postgres = BenchPostgres()
+        #: Half of what the hub on PostgreSQL completes, the same in every round; 0 = not known.
+        self._half_per_second = 0.0
+
+    async def measure(self) -> None:
+        """Measure. Raises: asyncio.CancelledError when interrupted, after everything that was started has ended."""
+        with tempfile.TemporaryDirectory(prefix="hub-bench-") as name:
+            folder = Path(name)
+            async with started_module("bench.endpoint") as (endpoint_url, endpoint_pid):
+                endpoint = EndpointClient(endpoint_url)
+                try:
+                    self._postgres.start()
+                    self.comparison.servers = self._postgres.durability()
+                    measurement = Measurement(
+                        self._postgres, endpoint, endpoint_pid, drain_seconds=self._scope.drain_seconds
+                    )
+                    if self._scope.limit_seconds:
+                        await self._measure_parts(folder, endpoint)
+                    for number in range(self._scope.repeats):
+                        await self._round(number, folder, measurement, endpoint)
+                finally:
+                    self._postgres.stop()
+
+    async def _measure_parts(self, folder: Path, endpoint: EndpointClient) -> None:
+        self._progress.say("the limits of the parts, and where the hub's paths execute Python")
+        try:
+            self.comparison.instructions = await count_instructions()
+            self.comparison.limits = await measure_limits(
+                folder,
+                postgres_url=self._postgres.create_database,
+                endpoint_url=endpoint.url,
+                seconds=min(self._scope.limit_seconds, self._scope.seconds),
+            )
+        except Exception as error:  # noqa: BLE001 - this stands beside the rest, which is measured all the same
+            self.comparison.trouble.append(f"the parts could not be measured: {error!r}")
+            self._progress.say(self.comparison.trouble[-1])
+        self._record_now()
+
+    async def _round(self, number: int, folder: Path, measurement: Measurement, endpoint: EndpointClient) -> None:
+        for figures in self.comparison.figures:
+            self._progress.begin(number, figures.name)
             try:
-                servers = postgres.durability()
-                measurement = Measurement(postgres, endpoint, endpoint_pid, drain_seconds=scope.drain_seconds)
-                progress.say("the limits of the parts")
-                limits = await measure_limits(
-                    Path(name),
-                    postgres_url=postgres.create_database,
-                    endpoint_url=endpoint.url,
-                    seconds=min(scope.limit_seconds, scope.seconds),
-                )
-                for number in range(scope.repeats):
-                    for each in figures:
-                        progress.say(f"round {number + 1} of {scope.repeats}: {each.name}")
-                        system = _system(each.name, Path(name) / f"{_slug(each.name)}_{number}", postgres, endpoint)
-                        await _measure(
-                            system, each, figures, measurement, scope, progress, is_last=number == scope.repeats - 1
-                        )
-            finally:
-                postgres.stop()
-    return Comparison(servers=servers, figures=figures, limits=limits)
+                self._postgres.start_again()
+                own_folder = folder / f"{_slug(figures.name)}_{number}"
+                system = self._new_system(figures.name, own_folder, self._postgres, endpoint)
+                await self._measure_started(system, figures, number, measurement)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this competitor's, and the run goes on
+                figures.trouble.append(f"round {number + 1}: {str(error) or repr(error)}")
+                self._progress.say(f"  FAILED: {error}")
+            self._progress.end(figures.name)
+            self._record_now()
+        self.comparison.finished_rounds = number + 1
+        self._record_now()
 
+    async def _measure_started(self, system: System, figures: Figures, number: int, measurement: Measurement) -> None:
+        """One competitor's part of a round. Raises: whatever goes wrong, with nothing of it left running."""
+        limit = asyncio.timeout(self._scope.competitor_seconds)
+        try:
+            async with limit:
+                await system.start()
+                await self._measure_running(system, figures, number, measurement)
+                if self._scope.crash_seconds and (figures.is_hub or number == 0):
+                    await self._crash(system, figures, measurement)
+            await system.stop()
+        except BaseException as error:
+            await system.kill()  # an interrupted run shall not wait for a drain
+            if limit.expired():
+                raise RuntimeError(f"not measured within {self._scope.competitor_seconds:g} s") from error
+            raise
 
-class Progress:
-    """Lines on stderr, each with the time since the start."""
+    async def _measure_running(self, system: System, figures: Figures, number: int, measurement: Measurement) -> None:
+        scope, say = self._scope, self._progress.say
+        await measurement.warm(system, seconds=scope.warm_seconds)
+        figures.idle.append(await measurement.idle(system, seconds=scope.idle_seconds))
+        low = await measurement.steady(system, per_second=LOW_PER_SECOND, seconds=scope.seconds, watched=True)
+        figures.low.append(low)
+        say(f"  at {LOW_PER_SECOND:.0f}/s: p50 {low.p50:.1f} ms, p95 {low.p95:.1f} ms")
+        for delay_ms in DELAYS_MS:
+            flat = await measurement.flat(system, delay_ms=delay_ms, seconds=scope.seconds, round_number=number)
+            figures.flat.setdefault(delay_ms, []).append(flat)
+            say(
+                f"  external {delay_ms} ms: {flat.accepts_per_second:,.0f} accepts/s, "
+                f"{flat.completions_per_second:,.0f} completions/s; accepted {flat.accepted:,}, "
+                f"completed {flat.completed:,}, received {flat.received:,}"
+            )
+        own = figures.completions(0)
+        assert own is not None
+        if not self._half_per_second and figures.name == HUB_ON_POSTGRES:
+            self._half_per_second = own.middle / 2
+        half = self._half_per_second
+        if scope.at_half and half and own.middle > half:
+            steady = await measurement.steady(system, per_second=half, seconds=scope.seconds, watched=False)
+            figures.half.append(steady)
+            say(f"  at {half:.0f}/s: p50 {steady.p50:.1f} ms, p95 {steady.p95:.1f} ms")
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
+    def _record_now(self) -> None:
+        self.comparison.minutes = (datetime.now(UTC) - self.comparison.started).total_seconds() / 60
+        self._record(self.comparison)
 
-    def say(self, text: str) -> None:
-        """Print one line."""
-        elapsed = time.monotonic() - self._started
-        print(f"[{elapsed // 60:3.0f}:{elapsed % 60:02.0f}] {text}", file=sys.stderr, flush=True)
+    async def _crash(self, system: System, figures: Figures, measurement: Measurement) -> None:
+        crash = await measurement.crash(system, seconds=self._scope.crash_seconds)
+        figures.crashes.append(crash)
+        self._progress.say(f"  crash: {crash.missing} of {crash.accepted} missing")
 
 
 def _blank_figures(scope: Scope) -> list[Figures]:
@@ -112,84 +216,9 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
-def _system(name: str, folder: Path, postgres: BenchPostgres, endpoint: EndpointClient) -> System:
+def _new_system(name: str, folder: Path, postgres: BenchPostgres, endpoint: EndpointClient) -> System:
     database = "" if name == HUB_ON_SQLITE else postgres.create_database(folder.name)
     if name in (HUB_ON_POSTGRES, HUB_ON_SQLITE):
         return HubSystem(name, folder, endpoint_url=endpoint.url, database_url=database)
     peer = next(peer for peer in PEERS if peer.title == name)
     return PeerSystem(peer, folder, endpoint_url=endpoint.url, database_url=database)
-
-
-async def _measure(
-    system: System,
-    figures: Figures,
-    everyone: list[Figures],
-    measurement: Measurement,
-    scope: Scope,
-    progress: Progress,
-    *,
-    is_last: bool,
-) -> None:
-    """One competitor's part of a round; what goes wrong is noted, and the run goes on."""
-    try:
-        await system.start()
-        try:
-            async with asyncio.timeout(scope.competitor_seconds):
-                await _measure_running(system, figures, everyone, measurement, scope, progress)
-                if is_last and scope.crash_seconds:
-                    figures.crash = crash = await measurement.crash(system, seconds=scope.crash_seconds)
-                    progress.say(f"  crash: {crash.missing} of {crash.accepted} missing")
-        finally:
-            await system.stop()
-    except (RuntimeError, OSError) as error:  # the time that is up is an OSError
-        figures.trouble.append(str(error) or f"not measured within {scope.competitor_seconds:.0f} s")
-        progress.say(f"  {error}")
-
-
-async def _measure_running(
-    system: System,
-    figures: Figures,
-    everyone: list[Figures],
-    measurement: Measurement,
-    scope: Scope,
-    progress: Progress,
-) -> None:
-    await measurement.warm(system, seconds=scope.warm_seconds)
-    figures.idle.append(await measurement.idle(system, seconds=scope.idle_seconds))
-    low = await measurement.steady(system, per_second=LOW_PER_SECOND, seconds=scope.seconds, watched=True)
-    figures.low.append(low)
-    progress.say(f"  at {LOW_PER_SECOND:.0f}/s: p50 {low.p50:.1f} ms, p95 {low.p95:.1f} ms")
-    for delay_ms in DELAYS_MS:
-        flat = await measurement.flat(system, delay_ms=delay_ms, seconds=scope.seconds)
-        figures.flat.setdefault(delay_ms, []).append(flat)
-        progress.say(
-            f"  external {delay_ms} ms: {flat.accepts_per_second:,.0f} accepts/s, "
-            f"{flat.completions_per_second:,.0f} completions/s; accepted {flat.accepted:,}, "
-            f"completed {flat.completed:,}, received {flat.received:,}"
-        )
-    half = _half_of_the_hub(everyone)
-    own = figures.completions(0)
-    if scope.at_half and half and own is not None and own.middle > half:
-        steady = await measurement.steady(system, per_second=half, seconds=scope.seconds, watched=False)
-        figures.half.append(steady)
-        progress.say(f"  at {half:.0f}/s: p50 {steady.p50:.1f} ms, p95 {steady.p95:.1f} ms")
-
-
-def _half_of_the_hub(everyone: list[Figures]) -> float:
-    """Half of what the hub on PostgreSQL completes, as far as is known; nothing when it does not take part."""
-    most = next((each.completions(0) for each in everyone if each.name == HUB_ON_POSTGRES), None)
-    return most.middle / 2 if most is not None else 0.0
-
-
-@contextlib.asynccontextmanager
-async def _endpoint() -> AsyncIterator[tuple[EndpointClient, int]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.endpoint", stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    port = (await process.stdout.readline()).decode().strip()
-    try:
-        yield EndpointClient(f"http://127.0.0.1:{port}"), process.pid
-    finally:
-        process.kill()
-        await process.wait()

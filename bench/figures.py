@@ -9,6 +9,25 @@ Item = TypeVar("Item")
 
 HUB_ON_POSTGRES = "hub on PostgreSQL"
 HUB_ON_SQLITE = "hub on SQLite"
+POSTGRES = "postgres"
+#: Beside a competitor's processes.
+LOAD, ENDPOINT, OTHERS = "load generator", "external system", "other programs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What one request makes the hub's processes do."""
+
+    #: Microseconds of CPU in user mode and in the kernel, by process and thread.
+    threads: dict[str, tuple[float, float]]
+    #: How often, by what.
+    counts: dict[str, float]
+    #: Items in a batch, by the batch's name in `counts`.
+    items: dict[str, float]
+
+    def needed(self, name: str) -> float:
+        """How often, and of batches how many items."""
+        return self.counts.get(name, 0.0) * self.items.get(name, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +47,17 @@ class Flat:
     #: Share of one core that the load generator and the external system took.
     load_share: float
     endpoint_share: float
-    #: Share of the whole machine that nothing of this measurement took: other programs, and the host.
-    others_share: float
+    #: Shares of the whole machine until everything had ended, by process of the competitor and by who else.
+    machine_shares: dict[str, float]
+    #: Which round it was.
+    round_number: int
+    #: Of the hub only.
+    profile: Profile | None = None
+
+    @property
+    def others_share(self) -> float:
+        """Share of the whole machine that nothing of this measurement took: other programs, and the host."""
+        return self.machine_shares[OTHERS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +106,7 @@ class Figures:
     low: list[Steady] = field(default_factory=list)
     half: list[Steady] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
-    crash: Crash | None = None
+    crashes: list[Crash] = field(default_factory=list)
     #: Why something could not be measured.
     trouble: list[str] = field(default_factory=list)
 
@@ -86,6 +114,11 @@ class Figures:
     def is_hub(self) -> bool:
         """Whether this is not a peer."""
         return self.layout == "hub"
+
+    @property
+    def flats(self) -> list[Flat]:
+        """All full loads."""
+        return [flat for flats in self.flat.values() for flat in flats]
 
     def completions(self, delay_ms: int) -> "Spread | None":
         """Completions per second."""
@@ -101,11 +134,18 @@ class Figures:
         names = flats[0].cpu_us if flats else ()
         return {name: statistics.median(flat.cpu_us.get(name, 0.0) for flat in flats) for name in names}
 
+    def profile(self, delay_ms: int = 0) -> Profile | None:
+        """That of the repeat with the median rate: its figures belong together."""
+        flats = [flat for flat in self.flat.get(delay_ms, []) if flat.profile is not None]
+        flats.sort(key=lambda flat: flat.completions_per_second)
+        return flats[len(flats) // 2].profile if flats else None
+
     @property
     def counts_agree(self) -> bool:
         """Whether the database and the external system say of every load that all that was accepted was done."""
-        flats = [flat for flats in self.flat.values() for flat in flats]
-        return all(flat.accepted == flat.completed == flat.received for flat in flats)
+        return not any(steady.missing for steady in (*self.low, *self.half)) and all(
+            flat.accepted == flat.completed == flat.received for flat in self.flats
+        )
 
     def idle_cpu(self) -> dict[str, float]:
         """Median idle CPU by process."""
@@ -138,3 +178,16 @@ def spread(items: Sequence[Item], value: Callable[[Item], float]) -> Spread | No
     if not values:
         return None
     return Spread(low=min(values), middle=statistics.median(values), high=max(values))
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed."""
+    return ordered[int(share * (len(ordered) - 1))]
+
+
+def ratio_by_round(own: Sequence[Flat], other: Sequence[Flat], value: Callable[[Flat], float]) -> Spread | None:
+    """How many times the other's figure, in each round that has both."""
+    others = {flat.round_number: value(flat) for flat in other}
+    return spread(
+        [value(flat) / others[flat.round_number] for flat in own if others.get(flat.round_number)], lambda ratio: ratio
+    )

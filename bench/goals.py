@@ -1,9 +1,9 @@
 """The goals of speed, each judged by the medians of one run. Pure: figures in, verdicts out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Figures, Spread, spread
+from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, POSTGRES, Figures, Spread, spread
 
 DURABLE_TIMES = 3.0
 FASTEST_TIMES = 1.0
@@ -107,7 +107,7 @@ def _latency(hub: Figures) -> Goal:
 
 def _cpu(hub: Figures) -> Goal:
     goal = f"{hub.name}: CPU per request, all hub processes <= 600 us"
-    cpu = {name: us for name, us in hub.cpu_us().items() if name != "postgres"}
+    cpu = {name: us for name, us in hub.cpu_us().items() if name != POSTGRES}
     if not cpu:
         return Goal(goal=goal, figure="", held=None)
     total = sum(cpu.values())
@@ -115,24 +115,26 @@ def _cpu(hub: Figures) -> Goal:
 
 
 def _idle_cpu(hub: Figures) -> Goal:
-    goal = f"{hub.name}: idle <= 3 % of a core, all hub processes"
-    cpu = {name: percent for name, percent in hub.idle_cpu().items() if name != "postgres"}
-    if not cpu:
-        return Goal(goal=goal, figure="", held=None)
-    return Goal(goal=goal, figure=f"{sum(cpu.values()):.1f} %", held=sum(cpu.values()) <= IDLE_PERCENT)
+    return _of_all_processes(f"{hub.name}: idle <= 3 % of a core", hub.idle_cpu(), IDLE_PERCENT, "{:.1f} %")
 
 
 def _memory(hub: Figures) -> Goal:
-    goal = f"{hub.name}: idle <= 300 MB (PSS), all hub processes"
-    memory = {name: mb for name, mb in hub.memory().items() if name != "postgres"}
-    if not memory:
-        return Goal(goal=goal, figure="", held=None)
-    return Goal(goal=goal, figure=f"{sum(memory.values()):.0f} MB", held=sum(memory.values()) <= MEMORY_MB)
+    return _of_all_processes(f"{hub.name}: idle <= 300 MB (PSS)", hub.memory(), MEMORY_MB, "{:.0f} MB")
+
+
+def _of_all_processes(goal: str, values: Mapping[str, float], most: float, text: str) -> Goal:
+    own = sum(value for name, value in values.items() if name != POSTGRES)
+    return Goal(
+        goal=f"{goal}, all hub processes",
+        figure=text.format(own) if values else "",
+        held=own <= most if values else None,
+    )
 
 
 def _crash(hub: Figures) -> Goal:
     goal = f"{hub.name}: requests missing after SIGKILL of everything: 0"
-    if hub.crash is None:
+    if not hub.crashes:
         return Goal(goal=goal, figure="", held=None)
-    figure = f"{hub.crash.missing} of {hub.crash.accepted:,}"
-    return Goal(goal=goal, figure=figure, held=hub.crash.missing == 0 and hub.crash.accepted > 0)
+    missing, accepted = (sum(getattr(crash, name) for crash in hub.crashes) for name in ("missing", "accepted"))
+    times = f"{len(hub.crashes)} crashes" if len(hub.crashes) > 1 else "one crash"
+    return Goal(goal=goal, figure=f"{missing} of {accepted:,} in {times}", held=missing == 0 and accepted > 0)

@@ -47,6 +47,8 @@ class Limit:
     how: str
     #: The database that it is a limit of; empty = of neither.
     database: str = ""
+    #: What the hub needs of it for each request, by its name in the hub's profile; empty = one.
+    needed: str = ""
 
 
 async def measure_limits(
@@ -62,19 +64,26 @@ async def measure_limits(
             how = f"BatchCreate of {BATCH} over gRPC, {CALLS_AT_ONCE} calls at once, committed with history and outbox"
             limits.append(Limit(stage=f"batched intake, {name}", per_second=rate, how=how, database=name))
         how = f"requests with their outbox rows, {BATCH} to a commit"
-        rate = await asyncio.to_thread(_commit_sqlite, folder / "limit.sqlite3", seconds)
-        limits.append(
-            Limit(stage="group commit, SQLite", per_second=rate, how=f"{how}, synchronous=FULL", database="SQLite")
-        )
-        rate = await asyncio.to_thread(_commit_postgres, postgres_url("limit_commit"), seconds)
-        limits.append(
-            Limit(
-                stage="group commit, PostgreSQL", per_second=rate, how=f"{how}, one connection", database="PostgreSQL"
+        for name, rate, detail in (
+            ("SQLite", await asyncio.to_thread(_commit_sqlite, folder / "limit.sqlite3", seconds), "synchronous=FULL"),
+            (
+                "PostgreSQL",
+                await asyncio.to_thread(_commit_postgres, postgres_url("limit_commit"), seconds),
+                "one connection",
+            ),
+        ):
+            limits.append(
+                Limit(
+                    stage=f"group commit, {name}",
+                    per_second=rate,
+                    how=f"{how}, {detail}",
+                    database=name,
+                    needed="intake: batches, commit",
+                )
             )
-        )
         async with redis.Redis.from_url(valkey.url, legacy_responses=False) as client:
-            rate = await _add(client, seconds)
-            limits.append(Limit(stage="stream add", per_second=rate, how=f"XADD, {STREAM_BATCH} to a pipeline"))
+            rate, how = await _add(client, seconds), f"XADD, {STREAM_BATCH} to a pipeline"
+            limits.append(Limit(stage="stream add", per_second=rate, how=how, needed="valkey: commands, xadd"))
             rate = await _read(client)
             how = f"XREADGROUP and XACK, {STREAM_BATCH} at once"
             limits.append(Limit(stage="stream read", per_second=rate, how=how))

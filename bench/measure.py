@@ -6,12 +6,13 @@ Completions are counted twice: in the competitor's database and by what the exte
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from bench.completions import Completions
 from bench.endpoint import EndpointClient
-from bench.figures import Crash, Flat, Idle, Steady
+from bench.figures import ENDPOINT, LOAD, OTHERS, Crash, Flat, Idle, Steady, quantile
+from bench.hub import CONNECTIONS
 from bench.load import Partners
 from bench.processes import (
     cpu_seconds,
@@ -20,10 +21,10 @@ from bench.processes import (
     machine_cpu_seconds,
     proportional_memory_mb,
 )
+from bench.profile import profile, stand
 from bench.servers import BenchPostgres
 from bench.systems import System
 
-CONNECTIONS = 64
 IDLE_AFTER_SECONDS = 1.0
 KILL_AFTER_SECONDS = 1.5
 CRASH_DELAY_MS = 50
@@ -56,38 +57,49 @@ class Measurement:
                 f"{len(missing)} of {len(sent.accepted_at)} requests did not end; refused {sent.refused}"
             )
 
-    async def flat(self, system: System, *, delay_ms: int, seconds: float) -> Flat:
-        """Flat out over 64 connections for that long, then wait for the rest."""
+    async def flat(self, system: System, *, delay_ms: int, seconds: float, round_number: int) -> Flat:
+        """Flat out over 64 connections for that long, then wait for the rest. Raises: RuntimeError: none accepted."""
         self._endpoint.delay(delay_ms)
         self._endpoint.reset()
-        before, ours, machine, clock = self._cpu(system), self._own_cpu(), machine_cpu_seconds(), time.perf_counter()
+        instruments = system.instruments
+        standing = await stand(system.processes, instruments) if instruments is not None else None
+        before, machine, clock = self._everyone(system), machine_cpu_seconds(), time.perf_counter()
         started = time.time()
         sent = await self._partners(system).send_flat_out(seconds=seconds)
-        load_clock, load = time.perf_counter() - clock, self._own_cpu()
+        load_clock, load = time.perf_counter() - clock, self._everyone(system)
         ids = set(sent.accepted_at)
         ended = await self._ended(system, ids)
-        after = self._cpu(system)
-        machine, clock = machine_cpu_seconds() - machine, time.perf_counter() - clock
-        own = sum(self._own_cpu()) - sum(ours) + sum(after.values()) - sum(before.values())
+        after, machine, clock = self._everyone(system), machine_cpu_seconds() - machine, time.perf_counter() - clock
         posts, distinct = await asyncio.to_thread(self._endpoint.counts)
         completed = ids & ended.keys()
-        last = max((ended[each] for each in completed), default=started + seconds)
+        if not completed:
+            raise RuntimeError(f"nothing completed of {len(ids)} accepted; refused {sent.refused}")
+        profiled = None
+        if instruments is not None and standing is not None:
+            profiled = profile(standing, await stand(system.processes, instruments), len(ids))
+        spent = {name: after[name] - before[name] for name in before}
+        spent[OTHERS] = max(0.0, machine - sum(spent.values()))
         return Flat(
             accepts_per_second=len(ids) / load_clock,
-            completions_per_second=len(completed) / (last - started),
-            cpu_us={name: (after[name] - before[name]) / max(1, len(ids)) * 1e6 for name in before},
+            completions_per_second=len(completed) / (max(ended[each] for each in completed) - started),
+            cpu_us={name: spent[name] / len(ids) * 1e6 for name in self._pids(system)},
             accepted=len(ids),
             completed=len(completed),
             received=distinct,
             repeated=posts - distinct,
             refused=sum(sent.refused.values()) + sent.broken,
-            load_share=(load[0] - ours[0]) / load_clock,
-            endpoint_share=(load[1] - ours[1]) / load_clock,
-            others_share=max(0.0, machine - own) / clock / (os.cpu_count() or 1),
+            load_share=(load[LOAD] - before[LOAD]) / load_clock,
+            endpoint_share=(load[ENDPOINT] - before[ENDPOINT]) / load_clock,
+            machine_shares={name: seconds / clock / (os.cpu_count() or 1) for name, seconds in spent.items()},
+            round_number=round_number,
+            profile=profiled,
         )
 
     async def steady(self, system: System, *, per_second: float, seconds: float, watched: bool) -> Steady:
-        """Send at a fixed rate; `watched` reads the event stream too, where there is one."""
+        """Send at a fixed rate; `watched` reads the event stream too, where there is one.
+
+        Raises: RuntimeError when nothing completed.
+        """
         self._endpoint.delay(0)
         self._endpoint.reset()
         async with _watching(system if watched else None) as completions:
@@ -155,9 +167,9 @@ class Measurement:
         # the supervisor's children are named themselves; of the others their children are a part
         return {name: cpu_seconds(p) if name == "supervisor" else family_cpu_seconds(p) for name, p in pids.items()}
 
-    def _own_cpu(self) -> tuple[float, float]:
-        """CPU seconds of the load generator and of the external system."""
-        return time.process_time(), cpu_seconds(self._endpoint_pid)
+    def _everyone(self, system: System) -> dict[str, float]:
+        """CPU seconds of the competitor's processes, of the load generator and of the external system."""
+        return {**self._cpu(system), LOAD: time.process_time(), ENDPOINT: cpu_seconds(self._endpoint_pid)}
 
     @staticmethod
     def _memory(name: str, pid: int) -> float:
@@ -189,12 +201,8 @@ async def _watching(system: System | None) -> AsyncIterator[Completions | None]:
         yield completions
 
 
-def _percentiles(accepted_at: dict[str, float], ended_at: dict[str, float]) -> tuple[float, float, float]:
+def _percentiles(accepted_at: Mapping[str, float], ended_at: Mapping[str, float]) -> tuple[float, float, float]:
     latencies = sorted((ended_at[each] - at) * 1000 for each, at in accepted_at.items() if each in ended_at)
     if not latencies:
-        return (float("nan"),) * 3
-    return (_quantile(latencies, 0.50), _quantile(latencies, 0.95), _quantile(latencies, 0.99))
-
-
-def _quantile(ordered: list[float], quantile: float) -> float:
-    return ordered[int(quantile * (len(ordered) - 1))]
+        raise RuntimeError(f"nothing completed of {len(accepted_at)} accepted")
+    return (quantile(latencies, 0.50), quantile(latencies, 0.95), quantile(latencies, 0.99))

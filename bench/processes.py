@@ -13,6 +13,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def thread_seconds(pid: int) -> list[tuple[str, tuple[float, float]]]:
+    """CPU time in user mode and in the kernel, of a process' first thread and of its others together."""
+    spent = {"first thread": [0, 0], "other threads": [0, 0]}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if fields := _stat(f"{pid}/task/{task.name}"):
+            mine = spent["first thread" if task.name == str(pid) else "other threads"]
+            mine[0] += int(fields[11])
+            mine[1] += int(fields[12])
+    return [(name, (user / _TICKS, kernel / _TICKS)) for name, (user, kernel) in spent.items()]
+
+
 def family(pid: int) -> list[int]:
     """A process and all that descend from it and run."""
     children: dict[int, list[int]] = {}
@@ -23,6 +34,12 @@ def family(pid: int) -> list[int]:
     for parent in found:  # grows while it is walked
         found += children.get(parent, [])
     return found
+
+
+def parent(pid: int) -> int:
+    """The process that started it; 0 when it does not run."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
 
 
 def family_cpu_seconds(pid: int) -> float:
@@ -59,9 +76,9 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}"
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields after the name; nothing when there is no such process."""
+def _stat(entry: int | str) -> list[str]:
+    """The fields after the name; nothing when there is no such process or thread."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []

@@ -1,49 +1,70 @@
-"""The tables of a comparison, in Markdown, for the terminal and for docs/benchmarks.md alike."""
+"""The page of a comparison, in Markdown, for the terminal and for docs/benchmarks.md alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from bench import cost_tables
 from bench.comparison import Comparison
-from bench.figures import Figures, Spread, Steady, spread
+from bench.figures import Figures, Flat, Steady, ratio_by_round, spread
 from bench.goals import judge
 from bench.limits import Limit
+from bench.markdown import cell, table
 
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
 #: Of the whole machine; more of it in other hands and the figures say little.
 QUIET_SHARE = 0.10
-Row = Sequence[str]
+#: Of what a competitor that failed has said.
+LAST_LINES = 12
+NOT_MEASURED = "failed"
+COUNTED = ("accepted", "completed", "received", "repeated", "refused")
+
+
+def page(comparison: Comparison) -> str:
+    """Heading and every table."""
+    return f"{_heading(comparison)}\n\n{tables(comparison)}"
 
 
 def tables(comparison: Comparison) -> str:
-    """Every table, the goals first."""
+    """Every table, the goals first and what stands in their way after them."""
     figures = comparison.figures
     parts = [
         ("Goals", _goals(figures)),
         ("Rates", _rates(figures)),
-        ("How many times each peer", _ratios(figures)),
+        ("How many times each peer, by round", _ratios(figures)),
         ("From the 202 to the completion, ms", _latencies(figures)),
-        ("CPU per accepted request, us, external system 0 ms", _cpu(figures)),
-        ("Idle", _idle(figures)),
+        ("CPU per accepted request, us, external system 0 ms", cost_tables.cpu(figures)),
+        ("Where the time of all cores went, external system 0 ms", cost_tables.cores(figures)),
+        ("What one request makes the hub do, external system 0 ms", cost_tables.profiles(figures)),
+        ("Instructions of Python for one request, on any machine", cost_tables.instructions(comparison.instructions)),
+        ("The parts' limits", _limits(comparison)),
+        ("Idle", cost_tables.idle(figures)),
         ("SIGKILL of everything under load, external system 50 ms", _crashes(figures)),
         ("Counted at both ends", _counts(figures)),
-        ("The parts' limits", _limits(comparison)),
+        ("Trouble", _trouble(comparison)),
     ]
-    text = "\n\n".join(f"### {title}\n\n{table}" for title, table in parts if table)
-    trouble = [f"- {each.name}: {words.splitlines()[-1]}" for each in figures for words in each.trouble]
-    return text + ("\n\n### Trouble\n\n" + "\n".join(trouble) if trouble else "")
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts if text)
+
+
+def _heading(comparison: Comparison) -> str:
+    warning = "" if is_quiet(comparison) else "**Other programs kept the machine busy.** "
+    if comparison.finished_rounds < comparison.rounds:
+        warning += f"**Ended early: {comparison.finished_rounds} of {comparison.rounds} rounds are complete.** "
+    return (
+        f"{warning}{comparison.started:%d %B %Y}, {comparison.machine}, {comparison.servers}. "
+        f"`{comparison.command}`: each measurement of {comparison.seconds:g} s, repeats: {comparison.rounds}, "
+        f"minutes in all: {comparison.minutes:.0f}. Cells are minimum / median / maximum of the repeats, or medians."
+    )
 
 
 def is_quiet(comparison: Comparison) -> bool:
     """Whether other programs left the machine alone."""
-    flats = [flat for each in comparison.figures for flats in each.flat.values() for flat in flats]
-    return all(flat.others_share <= QUIET_SHARE for flat in flats)
+    return all(flat.others_share <= QUIET_SHARE for each in comparison.figures for flat in each.flats)
 
 
 def is_sound(comparison: Comparison) -> bool:
     """Whether every competitor was measured and every count agrees; a goal that is missed is no fault of the run."""
-    hubs = [each for each in comparison.figures if each.is_hub]
-    return all(each.counts_agree and not each.trouble for each in comparison.figures) and all(
-        each.crash is None or not each.crash.missing for each in hubs
-    )
+    is_measured = not comparison.trouble and not any(each.trouble for each in comparison.figures)
+    lost = sum(crash.missing for each in comparison.figures if each.is_hub for crash in each.crashes)
+    return is_measured and not lost and all(each.counts_agree for each in comparison.figures)
 
 
 def insert(page: str, text: str) -> str:
@@ -56,8 +77,15 @@ def insert(page: str, text: str) -> str:
 
 
 def _goals(figures: Sequence[Figures]) -> str:
-    return _table(
-        ("goal", "measured (medians)", ""), [(goal.goal, goal.figure, goal.verdict) for goal in judge(figures)]
+    goals = judge(figures)
+    text = table(("goal", "measured (medians)", ""), [(goal.goal, goal.figure, goal.verdict) for goal in goals])
+    missed = sum(goal.held is False for goal in goals)
+    if not missed:
+        return text
+    return (
+        f"{text}\n\n{missed} of {len(goals)} are not held. What stands in the way is below: where the time of all "
+        "cores went, what one request makes each process of the hub do, which modules execute most, and how far each "
+        "part is from its limit."
     )
 
 
@@ -67,27 +95,39 @@ def _rates(figures: Sequence[Figures]) -> str:
         (
             each.name,
             "yes" if each.is_durable else "no",
-            *(_text(value) for delay in (0, 50) for value in (each.accepts(delay), each.completions(delay))),
+            *(
+                cell(value) or (NOT_MEASURED if each.trouble else "")
+                for delay in (0, 50)
+                for value in (each.accepts(delay), each.completions(delay))
+            ),
         )
         for each in figures
     ]
-    return _table(headers, rows)
+    return table(headers, rows)
 
 
 def _ratios(figures: Sequence[Figures]) -> str:
-    measures: tuple[tuple[str, Callable[[Figures], Spread | None]], ...] = (
-        ("accepts/s", lambda each: each.accepts(0)),
-        ("completions/s, 0 ms", lambda each: each.completions(0)),
-        ("50 ms", lambda each: each.completions(50)),
+    measures: tuple[tuple[str, int, Callable[[Flat], float]], ...] = (
+        ("accepts/s", 0, lambda flat: flat.accepts_per_second),
+        ("completions/s, 0 ms", 0, lambda flat: flat.completions_per_second),
+        ("50 ms", 50, lambda flat: flat.completions_per_second),
     )
     hubs = [each for each in figures if each.is_hub]
     rows = [
-        (peer.name, *(_ratio(measure(hub), measure(peer)) for hub in hubs for _, measure in measures))
+        (peer.name, *(_times(hub, peer, delay, rate) for hub in hubs for _, delay, rate in measures))
         for peer in figures
         if not peer.is_hub
     ]
-    headers = ("", *(f"{hub.name}: {what}" if what == measures[0][0] else what for hub in hubs for what, _ in measures))
-    return _table(headers, rows) if hubs and rows else ""
+    names = [what for what, *_ in measures]
+    headers = [f"{hub.name}: {what}" if what == names[0] else what for hub in hubs for what in names]
+    return table(("", *headers), rows) if hubs else ""
+
+
+def _times(hub: Figures, peer: Figures, delay_ms: int, rate: Callable[[Flat], float]) -> str:
+    ratio = ratio_by_round(hub.flat.get(delay_ms, []), peer.flat.get(delay_ms, []), rate)
+    if ratio is None:
+        return ""
+    return f"{ratio.low:.2f} / {ratio.middle:.2f} / {ratio.high:.2f}" if ratio.low < ratio.high else f"{ratio.low:.2f}"
 
 
 def _latencies(figures: Sequence[Figures]) -> str:
@@ -100,114 +140,86 @@ def _latencies(figures: Sequence[Figures]) -> str:
             (
                 each.name,
                 *_percentiles(each.low),
-                *(_text(spread(seen, lambda three, n=number: three[n])) for number in (0, 1)),  # type: ignore[misc]
+                *(cell(spread(seen, lambda three, n=number: three[n])) for number in (0, 1)),  # type: ignore[misc]
                 *_percentiles(each.half),
             )
         )
-    return _table(headers, rows)
+    return table(headers, rows)
 
 
 def _percentiles(steadies: Sequence[Steady]) -> tuple[str, str, str]:
     return (
-        _text(spread(steadies, lambda steady: steady.p50)),
-        _text(spread(steadies, lambda steady: steady.p95)),
-        _text(spread(steadies, lambda steady: steady.p99)),
+        cell(spread(steadies, lambda steady: steady.p50)),
+        cell(spread(steadies, lambda steady: steady.p95)),
+        cell(spread(steadies, lambda steady: steady.p99)),
     )
-
-
-def _cpu(figures: Sequence[Figures]) -> str:
-    rows = []
-    for each in figures:
-        cpu = each.cpu_us()
-        own = sum(us for name, us in cpu.items() if name != "postgres")
-        rows.append((each.name, f"{own:.0f}", f"{cpu.get('postgres', 0.0):.0f}", _by_process(cpu)))
-    return _table(("", "its processes", "PostgreSQL", "by process"), rows)
-
-
-def _idle(figures: Sequence[Figures]) -> str:
-    rows = []
-    for each in figures:
-        cpu, memory = each.idle_cpu(), each.memory()
-        own_cpu = sum(percent for name, percent in cpu.items() if name != "postgres")
-        own_memory = sum(mb for name, mb in memory.items() if name != "postgres")
-        postgres = f"{memory['postgres']:.0f}" if "postgres" in memory else ""
-        rows.append((each.name, f"{own_cpu:.1f}", f"{own_memory:.0f}", postgres, _by_process(memory)))
-    return _table(("", "CPU, % of a core", "memory, MB (PSS)", "PostgreSQL, MB", "memory by process"), rows)
 
 
 def _crashes(figures: Sequence[Figures]) -> str:
     rows = [
         (
             each.name,
-            f"{each.crash.accepted:,}",
-            f"{each.crash.missing:,}",
-            f"{each.crash.repeated:,}",
-            f"{each.crash.seconds_until_all_ended:.0f}",
+            f"{len(each.crashes)}",
+            f"{sum(crash.accepted for crash in each.crashes):,}",
+            f"{sum(crash.missing for crash in each.crashes):,}",
+            f"{sum(crash.repeated for crash in each.crashes):,}",
+            f"{max(crash.seconds_until_all_ended for crash in each.crashes):.0f}",
         )
         for each in figures
-        if each.crash is not None
+        if each.crashes
     ]
-    return _table(("", "accepted", "missing", "calls repeated", "seconds after the restart"), rows) if rows else ""
+    headers = ("", "crashes", "accepted", "missing", "calls repeated", "seconds after the restart, at most")
+    return table(headers, rows)
 
 
 def _counts(figures: Sequence[Figures]) -> str:
     rows = []
     for each in figures:
-        flats = [flat for flats in each.flat.values() for flat in flats]
-        sums = [
-            sum(getattr(flat, name) for flat in flats) for name in ("accepted", "completed", "received", "repeated")
-        ]
-        refused = sum(flat.refused for flat in flats)
-        load = max((flat.load_share for flat in flats), default=0.0)
-        endpoint = max((flat.endpoint_share for flat in flats), default=0.0)
-        others = max((flat.others_share for flat in flats), default=0.0)
+        if not each.flats:
+            continue
+        sums = [sum(getattr(flat, name) for flat in each.flats) for name in COUNTED]
+        load, endpoint, others = (
+            max(getattr(flat, name) for flat in each.flats) for name in ("load_share", "endpoint_share", "others_share")
+        )
         rows.append(
             (
                 each.name,
                 *(f"{value:,}" for value in sums),
-                f"{refused:,}",
+                f"{sum(steady.missing for steady in (*each.low, *each.half)):,}",
                 "yes" if each.counts_agree else "NO",
                 f"{load * 100:.0f} %, {endpoint * 100:.0f} %",
                 f"{others * 100:.0f} %",
             )
         )
-    load_header, others_header = "of a core: load, external system", "of the machine: other programs"
-    headers = ("", "accepted", "completed", "received", "repeated", "refused", "agree", load_header, others_header)
-    return _table(headers, rows)
+    shares = ("at most of a core: load, external system", "at most of the machine: other programs")
+    return table(("", *COUNTED, "missing at fixed rates", "agree", *shares), rows)
 
 
 def _limits(comparison: Comparison) -> str:
     hubs = [each for each in comparison.figures if each.is_hub]
     rows = [
-        (limit.stage, f"{limit.per_second:,.0f}", *(_shares(hub, limit) for hub in hubs), limit.how)
+        (limit.stage, f"{limit.per_second:,.0f}", *(_share(hub, limit) for hub in hubs), limit.how)
         for limit in comparison.limits
     ]
-    return _table(("alone", "per second", *(f"{hub.name} accepts, completes" for hub in hubs), "how"), rows)
+    return table(("alone", "per second", *(hub.name for hub in hubs), "how"), rows)
 
 
-def _shares(hub: Figures, limit: Limit) -> str:
-    if limit.database not in ("", hub.name.rpartition(" ")[2]):
+def _share(hub: Figures, limit: Limit) -> str:
+    """What the hub's completions need of it, as a share of what it can do alone."""
+    rate, profile = hub.completions(0), hub.profile()
+    if rate is None or limit.database not in ("", hub.name.rpartition(" ")[2]):
         return ""
-    rates = (hub.accepts(0), hub.completions(0))
-    return ", ".join(f"{rate.middle / limit.per_second * 100:.0f} %" for rate in rates if rate is not None)
+    needed = profile.needed(limit.needed) if profile is not None and limit.needed else 1.0
+    return f"{rate.middle:,.0f} x {needed:.1f} = {rate.middle * needed / limit.per_second * 100:.0f} %"
 
 
-def _by_process(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.0f}" for name, value in sorted(values.items(), key=lambda item: -item[1]))
-
-
-def _ratio(own: Spread | None, other: Spread | None) -> str:
-    return f"{own.middle / other.middle:.2f}" if own is not None and other is not None else ""
-
-
-def _text(value: Spread | None) -> str:
-    return str(value) if value is not None else ""
-
-
-def _table(headers: Row, rows: Sequence[Row]) -> str:
-    widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
-
-    def line(cells: Row) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return "\n".join([line(headers), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+def _trouble(comparison: Comparison) -> str:
+    """What went wrong, with the last that a competitor has said of it."""
+    parts = [f"- {words}" for words in comparison.trouble]
+    for each in comparison.figures:
+        for words in each.trouble:
+            what, _, log = words.partition("\n")
+            parts.append(f"- {each.name}, {what}")
+            if log.strip():
+                parts.append("\n```text\n" + "\n".join(log.splitlines()[-LAST_LINES:]) + "\n```\n")
+    return "\n".join(parts).strip()

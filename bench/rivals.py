@@ -27,25 +27,6 @@ STOP_SECONDS = 15.0
 Command = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """One peer in one layout."""
-
-    name: str
-    layout: str
-    module: str
-    #: Whether everything that an accepted order needs is committed to the database before the 202.
-    is_durable: bool
-    uses_redis: bool
-    workers: tuple[Command, ...]
-    completed_sql: str
-
-    @property
-    def title(self) -> str:
-        """How it is called in the tables."""
-        return f"{self.name}, {self.layout}"
-
-
 def _module(name: str, *arguments: str) -> Command:
     return (str(PYTHON), "-m", f"bench.peers.{name}", *arguments)
 
@@ -54,91 +35,48 @@ def _taskiq(*options: str) -> Command:
     return (str(PYTHON), "-m", "taskiq", "worker", "bench.peers.taskiq:make_broker", "--log-level", "ERROR", *options)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One peer in one layout."""
+
+    name: str
+    layout: str
+    #: A queue of its own beside the database: an order is committed, then enqueued.
+    uses_redis: bool = False
+    #: What runs beside the edge.
+    workers: tuple[Command, ...]
+    completed_sql: str = REQUESTS_TABLE
+
+    @property
+    def title(self) -> str:
+        """How it is called in the tables."""
+        return f"{self.name}, {self.layout}"
+
+    @property
+    def module(self) -> str:
+        """Its code in bench/peers."""
+        return self.name.lower()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything that an accepted order needs is committed to the database before the 202."""
+        return not self.uses_redis
+
+
 _IN_FLIGHT = str(IN_FLIGHT)
+_TASKIQ_TUNED = ("--workers", "1", "--no-parse", "--max-async-tasks", _IN_FLIGHT, "--max-prefetch", _IN_FLIGHT)
+_PROCRASTINATE, _FASTSTREAM = _module("procrastinate", "worker"), _module("faststream", "worker")
+_DBOS_WORKERS = tuple(_module("dbos", "worker", f"worker-{number}") for number in (1, 2))
 PEERS = (
-    Peer(
-        name="Procrastinate",
-        layout="plain",
-        module="procrastinate",
-        is_durable=True,
-        uses_redis=False,
-        workers=(_module("procrastinate", "worker"),),
-        completed_sql=REQUESTS_TABLE,
-    ),
-    Peer(
-        name="Procrastinate",
-        layout="tuned",
-        module="procrastinate",
-        is_durable=True,
-        uses_redis=False,
-        workers=(_module("procrastinate", "worker"), _module("procrastinate", "worker")),
-        completed_sql=PROCRASTINATE_JOBS,
-    ),
-    Peer(
-        name="DBOS",
-        layout="plain",
-        module="dbos",
-        is_durable=True,
-        uses_redis=False,
-        workers=(),
-        completed_sql=DBOS_WORKFLOWS,
-    ),
-    Peer(
-        name="DBOS",
-        layout="tuned",
-        module="dbos",
-        is_durable=True,
-        uses_redis=False,
-        workers=(_module("dbos", "worker", "worker-1"), _module("dbos", "worker", "worker-2")),
-        completed_sql=DBOS_WORKFLOWS,
-    ),
-    Peer(
-        name="Taskiq",
-        layout="plain",
-        module="taskiq",
-        is_durable=False,
-        uses_redis=True,
-        workers=(_taskiq(),),
-        completed_sql=REQUESTS_TABLE,
-    ),
-    Peer(
-        name="Taskiq",
-        layout="tuned",
-        module="taskiq",
-        is_durable=False,
-        uses_redis=True,
-        workers=(
-            _taskiq("--workers", "1", "--no-parse", "--max-async-tasks", _IN_FLIGHT, "--max-prefetch", _IN_FLIGHT),
-        ),
-        completed_sql=REQUESTS_TABLE,
-    ),
-    Peer(
-        name="FastStream",
-        layout="plain",
-        module="faststream",
-        is_durable=False,
-        uses_redis=True,
-        workers=(_module("faststream", "worker"),),
-        completed_sql=REQUESTS_TABLE,
-    ),
-    Peer(
-        name="FastStream",
-        layout="tuned",
-        module="faststream",
-        is_durable=False,
-        uses_redis=True,
-        workers=(_module("faststream", "worker"),),
-        completed_sql=REQUESTS_TABLE,
-    ),
-    Peer(
-        name="FastStream",
-        layout="batched",
-        module="faststream",
-        is_durable=False,
-        uses_redis=True,
-        workers=(_module("faststream", "worker"),),
-        completed_sql=REQUESTS_TABLE,
-    ),
+    Peer(name="Procrastinate", layout="plain", workers=(_PROCRASTINATE,)),
+    Peer(name="Procrastinate", layout="tuned", workers=(_PROCRASTINATE,) * 2, completed_sql=PROCRASTINATE_JOBS),
+    Peer(name="DBOS", layout="plain", workers=(), completed_sql=DBOS_WORKFLOWS),
+    Peer(name="DBOS", layout="tuned", workers=_DBOS_WORKERS, completed_sql=DBOS_WORKFLOWS),
+    Peer(name="Taskiq", layout="plain", uses_redis=True, workers=(_taskiq(),)),
+    Peer(name="Taskiq", layout="tuned", uses_redis=True, workers=(_taskiq(*_TASKIQ_TUNED),)),
+    Peer(name="FastStream", layout="plain", uses_redis=True, workers=(_FASTSTREAM,)),
+    Peer(name="FastStream", layout="tuned", uses_redis=True, workers=(_FASTSTREAM,)),
+    Peer(name="FastStream", layout="batched", uses_redis=True, workers=(_FASTSTREAM,)),
 )
 
 
@@ -148,6 +86,7 @@ class PeerSystem:
     uses_postgres = True
     token = "none"
     events_url = None
+    instruments = None
 
     def __init__(self, peer: Peer, folder: Path, *, endpoint_url: str, database_url: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +143,8 @@ class PeerSystem:
         self._spawn("web", _module(self.peer.module, "web"))
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
-            if time.monotonic() > deadline or any(each.poll() is not None for each in self._running.values()):
+            ended = any(each.poll() is not None for each in self._running.values())
+            if ended or not self._running or time.monotonic() > deadline:  # none runs: killed while it was starting
                 self._end(signal.SIGKILL)
                 raise RuntimeError(f"{self.name} does not start:\n{self._last_words()}")
             time.sleep(0.05)

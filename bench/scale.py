@@ -16,42 +16,28 @@ import argparse
 import asyncio
 import contextlib
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import backlog, costs, sharing
-from bench.completions import Completions
+from bench.command import parser, run
+from bench.figures import quantile
 from bench.filling import fill
-from bench.load import Partners
-from bench.processes import cpu_seconds, machine, proportional_memory_mb
-from console.testing import HubProcess
+from bench.hub import MeasuredHub, started_hub
 from intake_service.migrations import migrate
 from tests.servers import PostgresServer
 
-HUB_PROCESSES = ("gateway", "intake", "orchestrator", "adapter")
 GOAL_PERCENT = 10.0
 LOW_RATE = 50.0
-TARGETS = """
-[targets.TotvsProtheus]
-adapter = "totvs_protheus"
-base_url = "{simulator}"
-auth = {{ kind = "bearer", token = "env:PROTHEUS_TOKEN" }}
-concurrency = 256
-timeout_seconds = 10
-"""
 
 
 @dataclass(slots=True, kw_only=True)
 class Side:
     """One of the two hubs and what was measured of it, one value for each turn."""
 
-    hub: HubProcess
-    completions: Completions
-    pids: dict[str, int]
+    hub: MeasuredHub
     latencies_ms: list[float] = field(default_factory=list)
     accepts: list[float] = field(default_factory=list)
     completed: list[float] = field(default_factory=list)
@@ -66,12 +52,11 @@ class Side:
 
     def quantile(self, share: float) -> list[float]:
         """A latency over all turns."""
-        ordered = sorted(self.latencies_ms)
-        return [ordered[int(share * (len(ordered) - 1))]]
+        return [quantile(sorted(self.latencies_ms), share)]
 
     def weigh(self) -> None:
         """Note what the processes hold now."""
-        self.memory_mb.append(sum(map(proportional_memory_mb, self.pids.values())))
+        self.memory_mb.append(sum(self.hub.memory_mb().values()))
 
 
 #: Name, digits, whether more is better, the values.
@@ -86,10 +71,8 @@ FIGURES: tuple[tuple[str, int, bool, Callable[[Side], list[float]]], ...] = (
 )
 
 
-async def main() -> int:
+async def main(arguments: argparse.Namespace) -> int:
     """Run what was asked for."""
-    arguments = _arguments()
-    print(f"machine  {machine()}")
     match arguments.what:
         case "backlog":
             return await backlog.measure(arguments.backlog)
@@ -112,8 +95,8 @@ async def _history(arguments: argparse.Namespace) -> int:
         seconds = await asyncio.to_thread(fill, full, arguments.rows)
         kind = "PostgreSQL" if server is not None else "SQLite"
         print(f"filled   {arguments.rows} finished requests with their histories on {kind} in {seconds:.0f} s")
-        without = await stack.enter_async_context(_side(folder / "without", make("empty")))
-        beside = await stack.enter_async_context(_side(folder / "beside", full))
+        without = await stack.enter_async_context(_side(make("empty")))
+        beside = await stack.enter_async_context(_side(full))
         for turn in range(-1, arguments.turns):
             # both at once: what else the machine does shall delay both alike
             await asyncio.gather(*(_low_load(side, turn, arguments.seconds) for side in (without, beside)))
@@ -128,14 +111,10 @@ async def _history(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _side(folder: Path, url: str) -> AsyncIterator[Side]:
+async def _side(url: str) -> AsyncIterator[Side]:
     """Start a hub on a database."""
-    await asyncio.to_thread(folder.mkdir)
-    hub = HubProcess(folder, targets=str(folder / "targets.toml"), database_url=url, partner_rate_per_minute="0")
-    (folder / "targets.toml").write_text(TARGETS.format(simulator=hub.simulator_url))
-    async with hub, Completions(hub.redis_url) as completions:
-        pids = {process: pid for process, pid in hub.child_pids().items() if process in HUB_PROCESSES}
-        side = Side(hub=hub, completions=completions, pids=pids)
+    async with started_hub(database_url=url) as hub:
+        side = Side(hub=hub)
         side.weigh()
         yield side
 
@@ -168,24 +147,17 @@ def _postgresql() -> Iterator[PostgresServer]:
 
 
 async def _low_load(side: Side, turn: int, seconds: float) -> None:
-    partners = Partners(side.hub.base_url, side.hub.token("bench"), prefix=f"low{turn}")
-    sent = await partners.send_steadily(per_second=LOW_RATE, seconds=2 * seconds)
-    side.missing += len(await side.completions.all_of(set(sent.accepted_at), seconds=60))
-    ended = side.completions.ended_at
-    side.latencies_ms += [(ended[i] - at) * 1000 for i, at in sent.accepted_at.items() if i in ended]
+    latencies, missing = await side.hub.latencies(f"low{turn}", per_second=LOW_RATE, seconds=2 * seconds)
+    side.latencies_ms += latencies
+    side.missing += missing
 
 
 async def _full_load(side: Side, turn: int, seconds: float) -> None:
-    partners = Partners(side.hub.base_url, side.hub.token("bench"), prefix=f"full{turn}")
-    before = sum(map(cpu_seconds, side.pids.values()))
-    began = time.time()
-    sent = await partners.send_flat_out(seconds=seconds)
-    side.missing += len(await side.completions.all_of(set(sent.accepted_at), seconds=120))
-    count = len(sent.accepted_at)
-    last = max(side.completions.ended_at.get(each, began) for each in sent.accepted_at)
-    side.accepts.append(count / seconds)
-    side.completed.append(count / (last - began))
-    side.cpu_us.append((sum(map(cpu_seconds, side.pids.values())) - before) / count * 1e6)
+    load = await side.hub.full_load(f"full{turn}", seconds=seconds)
+    side.missing += load.missing
+    side.accepts.append(load.accepts_per_second)
+    side.completed.append(load.completions_per_second)
+    side.cpu_us.append(sum(load.cpu_us.values()))
 
 
 def _print_comparison(without: Side, beside: Side, rows: int) -> int:
@@ -208,15 +180,14 @@ def _spread(values: list[float], digits: int) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Measure how the hub scales.")
-    parser.add_argument("what", nargs="?", choices=("history", "backlog", "sharing", "costs"), default="history")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="finished requests (default 1,000,000)")
-    parser.add_argument("--backlog", type=int, default=100_000, help="waiting requests (default 100,000)")
-    parser.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn at full load (default 2)")
-    parser.add_argument("--turns", type=int, default=10, help="turns of each of the two hubs (default 10)")
-    return parser.parse_args()
+    options = parser("bench.scale", "Measure how the hub scales.", seconds=2.0)
+    options.add_argument("what", nargs="?", choices=("history", "backlog", "sharing", "costs"), default="history")
+    options.add_argument("--rows", type=int, default=1_000_000, help="finished requests (default 1,000,000)")
+    options.add_argument("--backlog", type=int, default=100_000, help="waiting requests (default 100,000)")
+    options.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
+    options.add_argument("--turns", type=int, default=10, help="turns of each of the two hubs (default 10)")
+    return options.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    run(main, _arguments())

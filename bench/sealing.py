@@ -1,83 +1,49 @@
 """What it costs to seal payloads at rest: `python -m bench.sealing`, the same load with a key ring and without.
 
-The two take turns, each time with a fresh hub, so that a machine that slows down slows both.
+The two take turns, each time with a fresh hub.
 """
 
 import argparse
-import asyncio
 import base64
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench.completions import Completions
-from bench.load import Partners
-from bench.processes import cpu_seconds, machine
-from console.testing import HubProcess
+from bench.command import parser, run
+from bench.hub import FullLoad, in_turns, started_hub
 from intake_service.store.payloads import PayloadKeys
 
 WARM_SECONDS = 1.0
 SIZES = (100, 10_000, 1_000_000)
-TARGETS = """
-[targets.TotvsProtheus]
-adapter = "totvs_protheus"
-base_url = "{simulator}"
-auth = {{ kind = "bearer", token = "env:PROTHEUS_TOKEN" }}
-concurrency = 256
-timeout_seconds = 10
-"""
 
 
-async def main() -> int:
+async def main(arguments: argparse.Namespace) -> int:
     """Measure and print; the exit code is 1 when a request did not complete."""
-    parser = argparse.ArgumentParser(prog="python -m bench.sealing", description="Measure what sealed payloads cost.")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
-    parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement (default 3)")
-    arguments = parser.parse_args()
-    print(f"machine  {machine()}")
     for size in SIZES:
         print(f"seal and open {size} bytes  {_microseconds(size):.0f} us")
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    costs: dict[bool, list[float]] = {False: [], True: []}
-    missing = 0
-    for _ in range(arguments.repeats):
-        for is_sealed in (False, True):
-            rate, cost, lost = await _measure(arguments.seconds, is_sealed=is_sealed)
-            rates[is_sealed].append(rate)
-            costs[is_sealed].append(cost)
-            missing += lost
-    for is_sealed, name in ((False, "plain "), (True, "sealed")):
-        each = ", ".join(f"{rate:.0f}" for rate in rates[is_sealed])
+    plain, sealed = await in_turns(
+        lambda is_sealed: _measure(arguments.seconds, is_sealed=is_sealed), repeats=arguments.repeats
+    )
+    for name, loads in (("plain ", plain), ("sealed", sealed)):
+        each = ", ".join(f"{load.completions_per_second:.0f}" for load in loads)
         print(
-            f"payloads {name}  {statistics.median(rates[is_sealed]):.0f} completions/s ({each}), "
-            f"{statistics.median(costs[is_sealed]):.0f} us of intake's CPU per request"
+            f"payloads {name}  {statistics.median(load.completions_per_second for load in loads):.0f} completions/s "
+            f"({each}), {statistics.median(load.cpu_us['intake'] for load in loads):.0f} us of intake's CPU per request"
         )
+    missing = sum(load.missing for load in (*plain, *sealed))
     print(f"missing  {missing}")
     return 1 if missing else 0
 
 
-async def _measure(seconds: float, *, is_sealed: bool) -> tuple[float, float, int]:
-    """Gives completions per second, microseconds of intake's CPU per request, and how many did not complete."""
-    with tempfile.TemporaryDirectory(prefix="hub-bench-") as name:
-        folder = Path(name)
-        sealing = {"payload_keys": f"file:{_ring(folder)}"} if is_sealed else {}
-        hub = HubProcess(folder, targets=str(folder / "targets.toml"), partner_rate_per_minute="0", **sealing)
-        (folder / "targets.toml").write_text(TARGETS.format(simulator=hub.simulator_url))
-        async with hub, Completions(hub.redis_url) as completions:
-            intake = hub.child_pids()["intake"]
-            warm = await Partners(hub.base_url, hub.token("bench"), prefix="warm").send_flat_out(seconds=WARM_SECONDS)
-            await completions.all_of(set(warm.accepted_at), seconds=60)
-            before = cpu_seconds(intake)
-            started = time.time()
-            sent = await Partners(hub.base_url, hub.token("bench"), prefix="full").send_flat_out(seconds=seconds)
-            missing = await completions.all_of(set(sent.accepted_at), seconds=120)
-            last = max(completions.ended_at.get(each, started) for each in sent.accepted_at)
-            count = len(sent.accepted_at)
-            return count / (last - started), (cpu_seconds(intake) - before) / count * 1e6, len(missing)
+async def _measure(seconds: float, *, is_sealed: bool) -> FullLoad:
+    with tempfile.TemporaryDirectory(prefix="hub-bench-ring-") as folder:
+        sealing = {"payload_keys": f"file:{_ring(Path(folder))}"} if is_sealed else {}
+        async with started_hub(**sealing) as hub:
+            await hub.full_load("warm", seconds=WARM_SECONDS)
+            return await hub.full_load("full", seconds=seconds)
 
 
 def _microseconds(size: int) -> float:
@@ -99,4 +65,5 @@ def _ring(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    options = parser("bench.sealing", "Measure what sealed payloads cost.", seconds=5.0, repeats=3)
+    run(main, options.parse_args())

@@ -3,10 +3,14 @@
 They are those of the tests, with fsync on, and can be killed as a crash of every process kills them.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -35,6 +39,12 @@ class BenchPostgres(PostgresServer):
             ]
         return "PostgreSQL {}, fsync {}, synchronous_commit {}".format(*values)
 
+    def start_again(self) -> None:
+        """Start it if it does not run: a measurement that failed may have left it dead."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = None
+            self.start()
+
     def crash(self) -> None:
         """SIGKILL for the postmaster and every process it has started."""
         assert self._process is not None
@@ -57,6 +67,23 @@ class BenchValkey(ValkeyServer):
         """The server's."""
         assert self._process is not None
         return self._process.pid
+
+
+@asynccontextmanager
+async def started_module(module: str) -> AsyncIterator[tuple[str, int]]:
+    """Run a module of the benchmark that prints its port as a process; gives its URL and its pid."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module),
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a terminal's Ctrl-C is for us: this one is ended below
+    )
+    assert process.stdout is not None
+    try:
+        port = int(await process.stdout.readline())
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def _runs(pid: int) -> bool:

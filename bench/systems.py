@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Protocol
 
+from bench.hub import HUB_PROCESSES, new_hub
 from bench.ledger import HUB, Ledger
 from bench.peers.limits import IN_FLIGHT
-from console.testing import HubProcess
+from bench.profile import Instruments
 
 TARGETS = """
 [targets.TotvsProtheus]
@@ -49,6 +50,10 @@ class System(Protocol):
     def events_url(self) -> str | None:
         """The Redis with the event stream in which completions can be watched, where it has one."""
 
+    @property
+    def instruments(self) -> Instruments | None:
+        """Where to read what a request makes it do, where that is of interest."""
+
     async def start(self) -> None:
         """Start, the second time with what the first has left."""
 
@@ -64,13 +69,10 @@ class HubSystem:
 
     def __init__(self, name: str, folder: Path, *, endpoint_url: str, database_url: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "targets.toml").write_text(TARGETS.format(endpoint=endpoint_url, in_flight=IN_FLIGHT))
-        settings = {"targets": str(folder / "targets.toml"), "partner_rate_per_minute": "0"}
-        if database_url:
-            settings["database_url"] = database_url
         self.name = name
         self.uses_postgres = bool(database_url)
-        self._hub = HubProcess(folder, **settings)
+        targets = TARGETS.format(endpoint=endpoint_url, in_flight=IN_FLIGHT)
+        self._hub = new_hub(folder, targets, **({"database_url": database_url} if database_url else {}))
         self.ledger = Ledger(database_url or f"sqlite:///{folder / 'state' / 'hub.sqlite3'}", HUB)
         self._token = ""
 
@@ -94,6 +96,14 @@ class HubSystem:
     def events_url(self) -> str | None:
         """Its embedded Valkey."""
         return self._hub.redis_url
+
+    @property
+    def instruments(self) -> Instruments:
+        """The services' metrics, Valkey and the logs."""
+        metrics = {name: self._hub.setting(f"{name}_metrics_address") for name in HUB_PROCESSES}
+        return Instruments(
+            metrics=metrics, redis_url=self._hub.redis_url, logs=Path(self._hub.setting("state_dir")) / "logs"
+        )
 
     async def start(self) -> None:
         """Wait until it is ready."""

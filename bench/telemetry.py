@@ -1,8 +1,7 @@
 """What it costs to see everything: the same load against a hub with all telemetry on, and with all that can be off.
 
 On: log lines at level info, metrics read every 5 s, 10 % of the traces to an OTLP sink of its own process. Off: log
-level error, no traces, nobody reads metrics. The two take turns, each time with a fresh hub, so that a machine that
-slows down slows both.
+level error, no traces, nobody reads metrics. The two take turns, each time with a fresh hub.
 """
 
 import argparse
@@ -10,92 +9,43 @@ import asyncio
 import contextlib
 import os
 import statistics
-import sys
-import tempfile
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Sequence
 
-from bench.completions import Completions
-from bench.load import Partners
-from bench.processes import cpu_seconds
-from console.testing import HubProcess
+from bench.hub import HUB_PROCESSES, FullLoad, MeasuredHub, in_turns, started_hub
+from bench.servers import started_module
 
-HUB_PROCESSES = ("gateway", "intake", "orchestrator", "adapter")
 GOAL_PERCENT = 15.0
 WARM_SECONDS = 1.0
 #: Three times as often as deploy/prometheus does.
 SCRAPE_SECONDS = 5.0
-TARGETS = """
-[targets.TotvsProtheus]
-adapter = "totvs_protheus"
-base_url = "{simulator}"
-auth = {{ kind = "bearer", token = "env:PROTHEUS_TOKEN" }}
-concurrency = 256
-timeout_seconds = 10
-"""
 
 
 async def compare(arguments: argparse.Namespace) -> int:
     """Measure and print; the exit code is 1 when telemetry costs more than the goal, or a request was lost."""
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    costs: dict[bool, list[float]] = {False: [], True: []}
-    missing = 0
-    async with _sink() as endpoint:
-        for _ in range(arguments.repeats):
-            for is_on in (False, True):
-                rate, cost, lost = await _measure(arguments.seconds, endpoint if is_on else "")
-                rates[is_on].append(rate)
-                costs[is_on].append(cost)
-                missing += lost
-    for is_on, name in ((False, "off"), (True, "on ")):
-        each = ", ".join(f"{rate:.0f}" for rate in rates[is_on])
-        print(
-            f"telemetry {name}  {statistics.median(rates[is_on]):.0f} completions/s ({each}), "
-            f"{statistics.median(costs[is_on]):.0f} us of CPU per request"
+    async with started_module("bench.otlp_sink") as (sink_url, _):
+        off, on = await in_turns(
+            lambda is_on: _measure(arguments.seconds, sink_url if is_on else ""), repeats=arguments.repeats
         )
-    price = (1 - statistics.median(rates[True]) / statistics.median(rates[False])) * 100
+    for name, loads in (("off", off), ("on ", on)):
+        each = ", ".join(f"{load.completions_per_second:.0f}" for load in loads)
+        cpu_us = statistics.median(sum(load.cpu_us.values()) for load in loads)
+        print(f"telemetry {name}  {_rate(loads):.0f} completions/s ({each}), {cpu_us:.0f} us of CPU per request")
+    price = (1 - _rate(on) / _rate(off)) * 100
+    missing = sum(load.missing for load in (*off, *on))
     print(f"telemetry costs {price:.1f} % of completions/s (goal: at most {GOAL_PERCENT:.0f} %); {missing} missing")
     return 1 if missing or price > GOAL_PERCENT else 0
 
 
-async def _measure(seconds: float, endpoint: str) -> tuple[float, float, int]:
-    """Gives completions per second, microseconds of CPU per request, and how many did not complete."""
-    with tempfile.TemporaryDirectory(prefix="hub-bench-") as name, _traces_to(endpoint):
-        folder = Path(name)
-        hub = HubProcess(
-            folder,
-            targets=str(folder / "targets.toml"),
-            log_level="info" if endpoint else "error",
-            partner_rate_per_minute="0",
-        )
-        (folder / "targets.toml").write_text(TARGETS.format(simulator=hub.simulator_url))
-        async with hub, Completions(hub.redis_url) as completions, _scraping(hub if endpoint else None):
-            pids = [pid for process, pid in hub.child_pids().items() if process in HUB_PROCESSES]
-            warm = await Partners(hub.base_url, hub.token("bench"), prefix="warm").send_flat_out(seconds=WARM_SECONDS)
-            await completions.all_of(set(warm.accepted_at), seconds=60)
-            before = sum(map(cpu_seconds, pids))
-            started = time.time()
-            sent = await Partners(hub.base_url, hub.token("bench"), prefix="full").send_flat_out(seconds=seconds)
-            missing = await completions.all_of(set(sent.accepted_at), seconds=120)
-            last = max(completions.ended_at.get(each, started) for each in sent.accepted_at)
-            count = len(sent.accepted_at)
-            return count / (last - started), (sum(map(cpu_seconds, pids)) - before) / count * 1e6, len(missing)
+def _rate(loads: Sequence[FullLoad]) -> float:
+    return statistics.median(load.completions_per_second for load in loads)
 
 
-@contextlib.asynccontextmanager
-async def _sink() -> AsyncIterator[str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.otlp_sink", stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    port = (await process.stdout.readline()).decode().strip()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        await process.wait()
+async def _measure(seconds: float, sink_url: str) -> FullLoad:
+    with _traces_to(sink_url):
+        async with started_hub(log_level="info" if sink_url else "error") as hub, _scraping(hub if sink_url else None):
+            await hub.full_load("warm", seconds=WARM_SECONDS)
+            return await hub.full_load("full", seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -115,12 +65,12 @@ def _traces_to(endpoint: str) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _scraping(hub: HubProcess | None) -> AsyncIterator[None]:
+async def _scraping(hub: MeasuredHub | None) -> AsyncIterator[None]:
     """Read every service's metrics regularly, as Prometheus does."""
     if hub is None:
         yield
         return
-    addresses = [hub.setting(f"{name}_metrics_address") for name in HUB_PROCESSES]
+    addresses = [hub.process.setting(f"{name}_metrics_address") for name in HUB_PROCESSES]
 
     async def scrape() -> None:
         while True:

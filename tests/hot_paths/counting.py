@@ -3,6 +3,7 @@
 import asyncio
 import selectors
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,23 @@ import sqlalchemy as sa
 
 #: The loop's own work: how often it looks round depends on the machine, and the hub runs on another one (uvloop).
 _LOOP = (str(Path(asyncio.__file__).parent), str(Path(selectors.__file__)))
+_OWN = frozenset({"adapter_service", "chassis", "gateway", "intake_service", "orchestrator_service"})
 
 
 class Instructions:
     """A counter; `with` counts what this thread executes inside, in the hub's code and in its libraries'."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._by_name: Counter[str] = Counter()
+
+    @property
+    def by_module(self) -> Counter[str]:
+        """How many, by module of the hub; of a library by its package."""
+        counted: Counter[str] = Counter()
+        for name, count in self._by_name.items():
+            package, _, _ = name.partition(".")
+            counted[name if package in _OWN else package] += count
+        return counted
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -37,9 +48,9 @@ class Instructions:
         frame.f_trace_lines = False
         return self._step
 
-    def _step(self, _: FrameType, event: str, __: Any) -> Any:
+    def _step(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "opcode":
-            self.count += 1
+            self._by_name[frame.f_globals["__name__"]] += 1
         return self._step
 
 

@@ -2,21 +2,23 @@
 
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 
 from bench.chart import draw
 from bench.comparison import Comparison
-from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Crash, Figures, Flat, Idle, Steady
+from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Crash, Figures, Flat, Idle, Profile, Steady
 from bench.goals import Goal, judge
 from bench.limits import Limit
-from bench.report import BEGIN, END, insert, is_sound, tables
+from bench.progress import seconds_left
+from bench.report import BEGIN, END, insert, is_sound, page, tables
 
 
-def flat(completions: float, *, accepts: float = 0.0, received: int = 100, cpu_us: float = 500.0) -> Flat:
+def flat(completions: float, *, accepts: float = 0.0, received: int = 100, round_number: int = 0) -> Flat:
     return Flat(
         accepts_per_second=accepts or completions,
         completions_per_second=completions,
-        cpu_us={"gateway": cpu_us - 50, "valkey": 50, "postgres": 999},
+        cpu_us={"gateway": 450, "valkey": 50, "postgres": 999},
         accepted=100,
         completed=100,
         received=received,
@@ -24,12 +26,23 @@ def flat(completions: float, *, accepts: float = 0.0, received: int = 100, cpu_u
         refused=0,
         load_share=0.1,
         endpoint_share=0.1,
-        others_share=0.01,
+        machine_shares={"gateway": 0.5, "postgres": 0.2, "load generator": 0.1, "other programs": 0.01},
+        round_number=round_number,
+        profile=Profile(
+            threads={"gateway, first thread": (400, 50)},
+            counts={"intake: batches, commit": 0.1, "gateway: log lines": 1.0},
+            items={"intake: batches, commit": 40.0},
+        ),
     )
 
 
 def competitor(name: str, layout: str, completions: float, *, is_durable: bool = True, accepts: float = 0.0) -> Figures:
-    flats = {delay: [flat(completions * times, accepts=accepts) for times in (0.5, 1, 2)] for delay in (0, 50)}
+    flats = {
+        delay: [
+            flat(completions * times, accepts=accepts, round_number=number) for number, times in enumerate((0.5, 1, 2))
+        ]
+        for delay in (0, 50)
+    }
     return Figures(name=name, layout=layout, is_durable=is_durable, flat=flats)
 
 
@@ -98,7 +111,9 @@ def test_idle_is_the_sum_of_all_hub_processes() -> None:
 @pytest.mark.parametrize(("missing", "held"), [(0, True), (1, False)])
 def test_one_missing_request_breaks_the_goal(missing: int, held: bool) -> None:
     figures = everyone()
-    figures[0].crash = Crash(accepted=500, missing=missing, repeated=3, seconds_until_all_ended=9.0)
+    figures[0].crashes = [
+        Crash(accepted=500, missing=lost, repeated=3, seconds_until_all_ended=9.0) for lost in (missing, 0)
+    ]
 
     assert goal_of(figures, f"{HUB_ON_POSTGRES}: requests missing").held is held
 
@@ -111,7 +126,7 @@ def test_what_was_not_measured_is_not_called_held() -> None:
 
 def test_a_run_whose_counts_differ_is_not_sound() -> None:
     figures = everyone()
-    comparison = Comparison(servers="PostgreSQL", figures=figures, limits=[])
+    comparison = Comparison(servers="PostgreSQL", figures=figures)
     assert is_sound(comparison)
 
     figures[2].flat[0].append(flat(800, received=99))
@@ -120,22 +135,78 @@ def test_a_run_whose_counts_differ_is_not_sound() -> None:
     assert "| NO " in tables(comparison)
 
 
-def test_the_tables_name_every_competitor_and_limit() -> None:
-    limit = Limit(stage="HTTP client", per_second=12_000, how="64 at once")
+def test_a_run_that_has_lost_a_request_at_a_fixed_rate_is_not_sound() -> None:
+    figures = everyone()
+    figures[2].low = [Steady(per_second=50, p50=5, p95=9, p99=20, missing=1)]
 
-    text = tables(Comparison(servers="PostgreSQL", figures=everyone(), limits=[limit]))
+    assert not is_sound(Comparison(servers="PostgreSQL", figures=figures))
+
+
+def test_a_competitor_that_failed_is_reported_with_its_last_words() -> None:
+    figures = everyone()
+    figures[2] = Figures(name="Procrastinate, tuned", layout="tuned", is_durable=True)
+    figures[2].trouble = ["round 1: Procrastinate, tuned does not start:\nfirst line\nNo module named procrastinate"]
+    comparison = Comparison(servers="PostgreSQL", figures=figures)
+
+    text = tables(comparison)
+
+    assert not is_sound(comparison)
+    assert "| Procrastinate, tuned | yes     | failed " in text
+    assert "- Procrastinate, tuned, round 1: Procrastinate, tuned does not start:" in text
+    assert "\nNo module named procrastinate\n```" in text
+
+
+def test_a_run_that_ended_early_says_how_many_rounds_it_has() -> None:
+    comparison = Comparison(figures=everyone(), rounds=3, finished_rounds=1, trouble=["interrupted"])
+
+    assert "1 of 3 rounds are complete" in page(comparison)
+    assert not is_sound(comparison)
+
+
+def test_a_record_gives_the_same_page_again() -> None:
+    comparison = Comparison(figures=everyone(), command="make bench", rounds=3, finished_rounds=3)
+
+    again = msgspec.json.decode(msgspec.json.encode(comparison), type=Comparison)
+
+    assert page(again) == page(comparison)
+
+
+def test_a_goal_that_is_missed_points_to_what_stands_in_the_way() -> None:
+    modules = {"gateway create": {"uuid": 152, "starlette": 434}}
+
+    text = tables(Comparison(figures=everyone(hub=100), instructions=modules))
+
+    assert "What stands in the way is below" in text
+    assert "| hub on PostgreSQL    | 50 %          | 20 %       | 10 %           | 0 %             | 1 %" in text
+    assert "| CPU of gateway, first thread | 400 + 50 us" in text
+    assert "| intake: batches, commit      | 0.100, of 40.0 items" in text
+    assert "| gateway create | 586          | starlette 434, uuid 152 |" in text
+
+
+def test_the_tables_name_every_competitor_and_limit() -> None:
+    limits = [
+        Limit(stage="HTTP client", per_second=12_000, how="64 at once"),
+        Limit(stage="group commit", per_second=96_000, how="64 to a commit", needed="intake: batches, commit"),
+    ]
+
+    text = tables(Comparison(servers="PostgreSQL", figures=everyone(), limits=limits))
 
     assert all(f"| {each.name} " in text for each in everyone())
     assert "1,200 / 2,400 / 4,800" in text
-    assert "| HTTP client | 12,000     | 20 %, 20 %" in text
+    assert "| HTTP client  | 12,000     | 2,400 x 1.0 = 20 %" in text
+    assert "| group commit | 96,000     | 2,400 x 4.0 = 10 %" in text  # 0.1 commits of 40 items for each request
 
 
-def test_the_ratios_are_those_of_the_medians() -> None:
-    text = tables(Comparison(servers="PostgreSQL", figures=everyone(), limits=[]))
+def test_the_ratios_are_those_of_each_round() -> None:
+    figures = everyone()
+    figures[3].flat[50] = [flat(1_000, round_number=0), flat(2_000, round_number=2)]  # it failed in the second round
+
+    text = tables(Comparison(servers="PostgreSQL", figures=figures))
 
     line = next(line for line in text.partition("How many times each peer")[2].splitlines() if "FastStream, t" in line)
-    # accepts, completions at 0 ms and at 50 ms: 2,400 and then 2,500 to 1,000, 2,000 and 2,000
-    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["2.40", "1.20", "1.20", "2.50", "1.25", "1.25"]
+    # the hub's 1,200, 2,400 and 4,800 accepts to 1,000 in each; completions rise with the rounds on both sides
+    ratios = [cell.strip() for cell in line.split("|")[2:5]]
+    assert ratios == ["1.20 / 2.40 / 4.80", "1.20", "1.20 / 1.80 / 2.40"]
 
 
 def test_figures_replace_those_of_the_run_before() -> None:
@@ -152,3 +223,11 @@ def test_the_picture_is_well_formed_and_shows_every_competitor() -> None:
     texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert {each.name for each in everyone()} <= set(texts)
     assert "2,400" in texts
+
+
+def test_the_time_left_is_reckoned_from_what_each_took_the_last_time() -> None:
+    names = ["hub", "peer", "other"]
+
+    assert seconds_left(names, {}, place=0, rounds_after=2) is None
+    # two of this round, of 20 s and as long as the others' mean of 15 s; and one more round of all three
+    assert seconds_left(names, {"hub": 10.0, "peer": 20.0}, place=1, rounds_after=1) == 20 + 15 + (10 + 20 + 15)
