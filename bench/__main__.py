@@ -25,6 +25,9 @@ RECORD = ROOT / ".cache" / "bench.json"
 async def compare(arguments: argparse.Namespace) -> int:
     """Measure, or take what a run before has recorded; 1 when a request was lost, counts differ or a part failed."""
     if arguments.recorded:
+        if not RECORD.exists():
+            print(f"no run is on record in {RECORD}", file=sys.stderr)
+            return 1
         comparison = msgspec.json.decode(RECORD.read_bytes(), type=Comparison)
         is_whole = comparison.finished_rounds == comparison.rounds
     else:
