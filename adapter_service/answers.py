@@ -43,6 +43,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     #: The body's JSON value, or NOT_JSON.
     value: object
+    #: The value's members by their names in lower case; none when it is no object.
+    members: dict[str, object]
     is_html: bool
     #: What may be kept of it: JSON text, capped and redacted; '' when the body is empty.
     response_json: str
@@ -85,6 +87,7 @@ def read_answer(answer: HttpAnswer, secrets: Iterable[str] = ()) -> Answer:
         retry_after_seconds=parse_retry_after(answer.headers.get("Retry-After"), now=time.time()),
         text=text,
         value=value,
+        members={name.lower(): member for name, member in value.items()} if isinstance(value, dict) else {},
         is_html=is_html,
         response_json=_keepable(text, value, is_html, secrets),
         secrets=secrets,

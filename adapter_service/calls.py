@@ -35,20 +35,15 @@ class TargetCalls:
 
         Raises: NotSent, CredentialsRefused among it, when it is certainly not applied; NoAnswer when it may be.
         """
-        wanted = {
-            "Content-Type": "application/json",
-            IDEMPOTENCY_KEY: delivery.request_id,
-            **_trace_headers(delivery.correlation_id, delivery.traceparent),
-            **(headers or {}),
-        }
+        own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: delivery.request_id}
+        wanted = {**own, **_headers(delivery, headers)}
         return await self._send(method, url, wanted, deadline, body)
 
     async def get(
         self, url: str, question: Question, *, deadline: float, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Ask the system. Raises: NotSent; NoAnswer."""
-        wanted = {**_trace_headers(question.correlation_id, question.traceparent), **(headers or {})}
-        return await self._send("GET", url, wanted, deadline, None)
+        return await self._send("GET", url, _headers(question, headers), deadline, None)
 
     async def stop(self) -> None:
         """Give up a renewal of credentials that is under way."""
@@ -58,22 +53,21 @@ class TargetCalls:
         self, method: str, url: str, headers: dict[str, str], deadline: float, body: bytes | None
     ) -> Answer:
         authorization = await self._credentials.header(deadline)
-        answer = await self._http.send(method, url, headers=_with(headers, authorization), deadline=deadline, body=body)
+        if authorization:
+            headers["Authorization"] = authorization
+        answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
         if answer.status == 401:
-            authorization = await self._credentials.renewed(authorization, deadline)
-            wanted = _with(headers, authorization)
-            answer = await self._http.send(method, url, headers=wanted, deadline=deadline, body=body)
+            headers["Authorization"] = await self._credentials.renewed(authorization, deadline)
+            answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
             if answer.status == 401:
                 raise CredentialsRefused("credentials refused", retry_after_seconds=FIRST_PAUSE_SECONDS)
         return read_answer(answer, self._credentials.secrets)
 
 
-def _trace_headers(correlation_id: str, traceparent: str) -> dict[str, str]:
-    headers = {HEADER: correlation_id}
-    if traceparent:
-        headers[TRACEPARENT] = traceparent
+def _headers(question: Question, others: Mapping[str, str] | None) -> dict[str, str]:
+    headers = {HEADER: question.correlation_id}
+    if question.traceparent:
+        headers[TRACEPARENT] = question.traceparent
+    if others:
+        headers.update(others)
     return headers
-
-
-def _with(headers: dict[str, str], authorization: str) -> dict[str, str]:
-    return {**headers, "Authorization": authorization} if authorization else headers

@@ -147,6 +147,9 @@ class _Exchange:
         try:
             protocol = connection.protocol
             assert protocol is not None
+            if protocol.should_close:
+                # it spoke while nobody had asked: what it said would pass for the answer to this call
+                raise aiohttp.ClientConnectionError
             protocol.set_response_params(
                 read_until_eof=True,
                 max_line_size=MAX_HEADER_BYTES,

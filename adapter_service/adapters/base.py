@@ -130,11 +130,9 @@ async def settle_conflict(
     return refusal
 
 
-def says_error(value: object) -> bool:
+def says_error(answer: Answer) -> bool:
     """Whether a JSON body that came with a success status speaks of an error all the same."""
-    if not isinstance(value, dict):
-        return False
-    members = {str(name).lower(): member for name, member in value.items()}
+    members = answer.members
     return (
         bool(members.get("error") or members.get("errors"))
         or members.get("success") is False

@@ -115,7 +115,7 @@ def classify(answer: Answer) -> DeliverOutcome:
     """Say what an answer to a post means, by the first table at the top."""
     if not answer.is_success:
         return verdict_of_status(answer)
-    if says_error(answer.value):
+    if says_error(answer):
         return Rejected(code=str(answer.status), detail=answer.summary, response_json=answer.response_json)
     if answer.is_json or (answer.status in (201, 202, 204) and not answer.text):
         return Delivered(response_json=answer.response_json)
@@ -126,7 +126,7 @@ def classify_lookup(answer: Answer) -> LookupOutcome:
     """Say what an answer to a lookup means, by the second table at the top."""
     if (answer.status == 404 and not answer.is_html) or (answer.status in (200, 204) and not answer.text):
         return Absent(detail=answer.summary)
-    if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer.value):
+    if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer):
         return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
     if not answer.value:
         return Absent(detail=answer.summary)

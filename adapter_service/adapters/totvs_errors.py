@@ -47,9 +47,7 @@ class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_envelope(answer: Answer) -> ErrorEnvelope | None:
     """Find an error envelope; {"code": "0", "message": "INCLUIDO"} is none."""
-    if not isinstance(answer.value, dict):
-        return None
-    members = {str(name).lower(): member for name, member in answer.value.items()}
+    members = answer.members
     code = _text(members, "code", "errorcode")
     if not code:
         return None

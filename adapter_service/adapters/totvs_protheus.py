@@ -130,7 +130,7 @@ def classify(answer: Answer) -> DeliverOutcome:
 
 def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     """Say what an answer to a lookup means; orders that are not ours prove that the filter was not honoured."""
-    if answer.status != 200 or not answer.is_json or says_error(answer.value):
+    if answer.status != 200 or not answer.is_json or says_error(answer):
         return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
     try:
         page = _PAGE.decode(answer.text)
@@ -152,7 +152,7 @@ def _classify_success(answer: Answer, envelope: ErrorEnvelope | None) -> Deliver
     code = str(answer.status)
     if envelope is not None:
         return Rejected(code=envelope.code, detail=envelope.text, response_json=answer.response_json)
-    if says_error(answer.value):
+    if says_error(answer):
         return Rejected(code=code, detail=answer.summary, response_json=answer.response_json)
     if isinstance(answer.value, dict) and answer.value:
         return Delivered(response_json=answer.response_json)

@@ -21,8 +21,8 @@ INSTRUCTIONS = {
     "intake announce": 2020,
     "intake complete": 2615,
     "intake publish": 2010,
-    "orchestrator process": 2275,
-    "adapter deliver": 1725,
+    "orchestrator process": 2240,
+    "adapter deliver": 1665,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {

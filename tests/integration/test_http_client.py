@@ -184,6 +184,31 @@ async def test_an_idle_connection_that_the_server_closed_costs_nothing(client: H
     assert answer.status == 200
 
 
+async def test_what_a_server_says_unasked_is_no_answer(client: HttpClient, server: Server) -> None:
+    has_answered, has_spoken = asyncio.Event(), asyncio.Event()
+
+    async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(OK)
+        await has_answered.wait()
+        writer.write(OK)
+        await writer.drain()
+        has_spoken.set()
+        await reader.read()
+
+    async with server.run(chatter):
+        await send(client, server)
+        has_answered.set()
+        await has_spoken.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)  # turns of the loop, in which the client hears of it
+        with pytest.raises(NotSent):
+            await send(client, server)
+        await send(client, server)
+
+    assert (len(server.heads), server.connections) == (2, 2)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 async def test_nothing_is_repeated_when_a_connection_in_use_ends(
     client: HttpClient, server: Server, method: str
