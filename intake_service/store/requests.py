@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -20,8 +20,7 @@ from intake_service.store.tables import integration_requests as t
 _INSERT = ManyRows(t, [column.name for column in t.columns], unless_there=("partner_id", "external_id"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRequest:
+class NewRequest(NamedTuple):
     """A checked request that is not stored yet."""
 
     id: str
@@ -36,8 +35,7 @@ class NewRequest:
     actor: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
+class Created(NamedTuple):
     """A stored request and the event of its creation."""
 
     request: StoredRequest
