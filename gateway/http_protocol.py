@@ -69,6 +69,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+        # uvicorn adds trailers to its list: no call may be changed by them (RFC 9110, 6.5.1)
+        self.scope["headers"] = self.headers.copy()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)

@@ -149,6 +149,17 @@ async def test_a_chunked_body_is_taken(served: Served) -> None:
     assert (await connection.answer()).status == 202
 
 
+async def test_a_trailer_is_no_header(served: Served) -> None:
+    connection = await served.connect()
+    head = f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Transfer-Encoding: chunked\r\n\r\n"
+    connection.send(f"{head}2\r\n{{}}\r\n0\r\n{served.token}X-Correlation-ID: from-a-trailer\r\n\r\n")
+
+    answer = await connection.answer()
+
+    assert answer.status == 401
+    assert answer.headers["x-correlation-id"] != "from-a-trailer"
+
+
 async def test_a_chunked_body_without_end_is_cut_off(served: Served) -> None:
     connection = await served.connect()
     connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\n")
