@@ -1,6 +1,7 @@
 """Who may do what: the one table of scopes per RPC and per REST route. What is not in it is refused."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chassis.errors import InvalidRequest, PermissionDenied, SystemNotAllowed, Violation
 
@@ -84,8 +85,7 @@ class PartnerLimits:
 NO_LIMITS = PartnerLimits()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class Owner(NamedTuple):
     """Whose requests a call is about, and which of them: those of the systems that the partner's token allows."""
 
     partner_id: str

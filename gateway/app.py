@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -54,6 +55,9 @@ class GatewayApp(FastAPI):
         )
         self._telemetry_of_calls = telemetry
         self._readiness = readiness
+
+    #: FastAPI's own looks for a root path and for its telemetry before it comes to this.
+    __call__ = Starlette.__call__
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put the edge around the router (FastAPI calls this before the first request)."""

@@ -1,21 +1,26 @@
 """Reading the raw headers of an ASGI scope: a list of pairs, names in lower case."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import Scope
 
+#: Where the first question about a call's headers leaves them by name: several are asked for on every call.
+_BY_NAME = "hub.headers"
 
-def header_values(scope: Scope, name: bytes) -> list[bytes]:
+
+def header_values(scope: Scope, name: bytes) -> Sequence[bytes]:
     """Every value of one header, in the order sent."""
-    return [value for key, value in scope["headers"] if key == name]
+    by_name: dict[bytes, list[bytes]] | None = scope.get(_BY_NAME)
+    if by_name is None:
+        by_name = scope[_BY_NAME] = _group(scope["headers"])
+    return by_name.get(name, ())
 
 
 def header_text(scope: Scope, name: bytes) -> str | None:
     """The first value of one header."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
+    values = header_values(scope, name)
+    return str(values[0], "latin-1") if values else None
 
 
 def raw_headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
@@ -27,3 +32,12 @@ def path_of(scope: Scope) -> str:
     """The path as it was sent, percent-encoding and all."""
     raw: Any = scope.get("raw_path") or scope["path"].encode()
     return str(raw, "latin-1")
+
+
+def _group(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    by_name = {name: [value] for name, value in headers}
+    if len(by_name) < len(headers):  # some came twice
+        by_name = {}
+        for name, value in headers:
+            by_name.setdefault(name, []).append(value)
+    return by_name

@@ -45,6 +45,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unanswered: deque[RequestResponseCycle] = deque()
         #: Between requests too: what comes next is a head.
         self._in_head = True
+        #: What came since the last of a body or the end of a call: a head, a chunk's extensions, trailers.
         self._head_bytes = 0
         #: Loop time since which the client owes us the rest of a request; None while it owes nothing.
         self._waits_since: float | None = self.loop.time()
@@ -53,11 +54,11 @@ class GatewayProtocol(HttpToolsProtocol):
         """Parse, and refuse a head that does not end (asyncio callback)."""
         if self._waits_since is None:
             self._waits_since = self.loop.time()
+        self._head_bytes += len(data)
         if self._in_head:
-            self._head_bytes += len(data)
             data = _without_upgrade(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_headers_too_large())
 
     def on_headers_complete(self) -> None:
@@ -69,6 +70,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+        # uvicorn adds trailers to its list: no call may be changed by them (RFC 9110, 6.5.1)
+        self.scope["headers"] = self.headers.copy()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
@@ -80,9 +83,15 @@ class GatewayProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body (parser callback)."""
+        self._head_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Note that the client has sent all it announced (parser callback)."""
         self._in_head = True
+        self._head_bytes = 0
         self._waits_since = None
         super().on_message_complete()
 

@@ -19,11 +19,11 @@ def check_new_request(
     *, external_id: str, source_system: str, target_system: str, payload_json: str, targets: Container[str]
 ) -> None:
     """Raises: InvalidRequest with every violation; PayloadTooLarge when the payload is over 1 MiB."""
-    violations = [
-        Violation(pointer=pointer, detail=_NAME_RULE)
-        for pointer, value in (("/externalId", external_id), ("/sourceSystem", source_system))
-        if not _NAME.fullmatch(value)
-    ]
+    violations = []
+    if not _NAME.fullmatch(external_id):
+        violations.append(Violation(pointer="/externalId", detail=_NAME_RULE))
+    if not _NAME.fullmatch(source_system):
+        violations.append(Violation(pointer="/sourceSystem", detail=_NAME_RULE))
     if target_system not in targets:
         detail = "is not a target of this hub; ask its operators for the names" if target_system else "is missing"
         violations.append(Violation(pointer="/targetSystem", detail=detail))

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
-    "gateway create": 2330,
-    "intake create": 2345,
+    "gateway create": 2165,
+    "intake create": 2285,
     "intake claim": 2300,
     "intake announce": 2020,
     "intake complete": 2615,

@@ -149,6 +149,31 @@ async def test_a_chunked_body_is_taken(served: Served) -> None:
     assert (await connection.answer()).status == 202
 
 
+async def test_a_trailer_is_no_header(served: Served) -> None:
+    connection = await served.connect()
+    head = f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}Transfer-Encoding: chunked\r\n\r\n"
+    connection.send(f"{head}2\r\n{{}}\r\n0\r\n{served.token}X-Correlation-ID: from-a-trailer\r\n\r\n")
+
+    answer = await connection.answer()
+
+    assert answer.status == 401
+    assert answer.headers["x-correlation-id"] != "from-a-trailer"
+
+
+@pytest.mark.parametrize("begin", ["0\r\n", "0\r\nA: ", "1;"])
+@pytest.mark.parametrize("more", ["a: b\r\n", "b"])
+async def test_what_is_around_the_chunks_of_a_body_cannot_be_endless(served: Served, begin: str, more: str) -> None:
+    connection = await served.connect()
+    head = f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\n"
+    connection.send(f"{head}2\r\n{{}}\r\n{begin}").send(more * 2_000_000)
+
+    try:
+        said = await asyncio.wait_for(connection.reader.read(), 10)
+    except ConnectionResetError:  # it can overtake the answer
+        said = b""
+    assert not said or said.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+
+
 async def test_a_chunked_body_without_end_is_cut_off(served: Served) -> None:
     connection = await served.connect()
     connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\n")
