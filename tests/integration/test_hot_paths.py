@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
-    "gateway create": 2165,
-    "intake create": 2285,
-    "intake claim": 2300,
-    "intake announce": 2020,
-    "intake complete": 2615,
-    "intake publish": 2010,
-    "orchestrator process": 2240,
-    "adapter deliver": 1665,
+    "gateway create": 1975,
+    "intake create": 1860,
+    "intake claim": 1745,
+    "intake announce": 1545,
+    "intake complete": 1920,
+    "intake publish": 1300,
+    "orchestrator process": 1960,
+    "adapter deliver": 1525,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {
