@@ -28,16 +28,24 @@ class ManyRows:
     """Inserts, updates or deletes."""
 
     def __init__(
-        self, table: sa.Table, columns: Sequence[str], change: Change | None = None, *, unless_there: Sequence[str] = ()
+        self,
+        table: sa.Table,
+        columns: Sequence[str],
+        change: Change | None = None,
+        *,
+        unless_there: Sequence[str] = (),
+        else_set: Sequence[str] = (),
     ) -> None:
         """`change` makes an update or a delete with what it finds for each column's name, in the order of `columns`.
 
-        Without it the rows are inserted, but for those whose columns `unless_there` are in the table already.
+        Without it the rows are inserted, but for those whose columns `unless_there` are in the table already: of these
+        `else_set` are set.
         """
         self._table = table
         self._columns = tuple(map(str, columns))  # a quoted name is no key for orjson
         self._change = change
         self._unless_there = tuple(unless_there)
+        self._else_set = tuple(else_set)
         self._texts: dict[str, str] = {}
 
     def execute(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -83,8 +91,7 @@ class ManyRows:
         values = {name: sa.bindparam(f"b_{name}", type_=self._table.c[name].type) for name in self._columns}
         if self._change is not None:
             return self._change(values)
-        insert = sqlite.insert(self._table).values(values)
-        return insert.on_conflict_do_nothing(index_elements=self._unless_there) if self._unless_there else insert
+        return self._or_else(sqlite.insert(self._table).values(values))
 
     def _for_all_rows(self) -> sa.ClauseElement:
         document = sa.cast(sa.bindparam(_DOCUMENT, type_=sa.Text), postgresql.JSON)
@@ -94,17 +101,27 @@ class ManyRows:
         rows = sa.func.json_populate_recordset(record, document).table_valued(*listed, name="given")
         if self._change is not None:
             return self._change(dict(rows.c.items()))
-        insert = postgresql.insert(self._table).from_select(self._columns, sa.select(*rows.c))
-        return insert.on_conflict_do_nothing(index_elements=self._unless_there) if self._unless_there else insert
+        return self._or_else(postgresql.insert(self._table).from_select(self._columns, sa.select(*rows.c)))
+
+    def _or_else(self, insert: sqlite.Insert | postgresql.Insert) -> sa.ClauseElement:
+        if not self._unless_there:
+            return insert
+        if not self._else_set:
+            return insert.on_conflict_do_nothing(index_elements=self._unless_there)
+        given = {name: insert.excluded[name] for name in self._else_set}
+        return insert.on_conflict_do_update(index_elements=self._unless_there, set_=given)
 
 
-def execute_together(connection: sa.Connection, *writes: tuple[ManyRows, Sequence[tuple[Any, ...]]]) -> list[int]:
+Write = tuple[ManyRows, Sequence[tuple[Any, ...]]]
+
+
+def execute_together(connection: sa.Connection, *writes: Write) -> list[int]:
     """Execute statements for different tables; gives how many rows each has touched."""
     if connection.dialect.name == "sqlite":
         return [statement.execute(connection, rows) for statement, rows in writes]
     documents = [list(statement.documents(rows)) if rows else [] for statement, rows in writes]
     some = [index for index, (_, rows) in enumerate(writes) if rows]
-    if len(some) < 2 or max(map(len, documents)) > 1:
+    if len(some) < 2 or any(len(each) > 1 for each in documents):
         return [statement.execute(connection, rows) for statement, rows in writes]
     text = _joined(tuple(writes[index][0].text(connection.dialect) for index in some))
     given = {f"{_DOCUMENT}{place}": documents[index][0] for place, index in enumerate(some)}

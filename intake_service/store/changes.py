@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from chassis.many_rows import ManyRows, execute_together
+from chassis.many_rows import ManyRows, Write, execute_together
 from intake_service import events
 from intake_service.events import Event
 from intake_service.ids import new_id
@@ -79,9 +79,10 @@ class LostRace(Exception):
     """A row changed between reading and writing, which its lock forbids: the transaction must not commit."""
 
 
-def record(connection: sa.Connection, now: int, changes: Sequence[Change]) -> list[Event]:
-    """Write changes; gives the events that their outbox rows hold. Raises: LostRace."""
+def record(connection: sa.Connection, now: int, changes: Sequence[Change], *beside: Write) -> list[Event]:
+    """Write changes, and what belongs `beside` them; gives the events that their outbox rows hold. Raises: LostRace."""
     if not changes:
+        execute_together(connection, *beside)
         return []
     *earlier, last = _waves(changes)
     for wave in earlier:
@@ -98,6 +99,7 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change]) -> li
         (_INSERT_HISTORY, entries),
         (_INSERT_OUTBOX, published),
         (_INSERT_DEAD_LETTER, [_dead_letter_row(change, now) for change in changes if change.dead_letter]),
+        *beside,
     )
     _check(last, updated)
     return published

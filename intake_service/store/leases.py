@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import (
     SECOND,
@@ -27,13 +27,7 @@ from intake_service.store.rows import StoredRequest, among, listed, lock_request
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
 
-_BEAT = (
-    sa.update(workers).where(workers.c.worker_id == sa.bindparam("b_worker_id")).values(beat_at=sa.bindparam("b_now"))
-)
-_INSERT_WORKER = {
-    "sqlite": sqlite.insert(workers).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(workers).on_conflict_do_nothing(),
-}
+_BEAT = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"], else_set=["beat_at"])
 
 
 class Claim(NamedTuple):
@@ -59,7 +53,6 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
     requests = lock_requests(connection, list({item.request_id for item in items}), with_payload=True, skip_locked=True)
     missing = [item.request_id for item in items if item.request_id not in requests]
     locked = _existing(connection, missing) if missing else set()
-    _beat_all(connection, now, {item.worker_id for item in items})
     changes: list[Change] = []
     answers: list[ClaimAnswer] = []
     for item in items:
@@ -79,7 +72,9 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
         if verdict is Claimable.POISONED:
             changes.append(_poison(request, item.worker_id))
             requests[item.request_id] = changed(request, changes[-1].after, now)
-    answers[0] = answers[0]._replace(events=record(connection, now, changes))
+    # a claim is a sign of life
+    beats = _BEAT, [(worker_id, now) for worker_id in sorted({item.worker_id for item in items})]
+    answers[0] = answers[0]._replace(events=record(connection, now, changes, beats))
     return answers
 
 
@@ -177,7 +172,8 @@ class BeatAnswer:
 def beat(connection: sa.Connection, now: int, items: Sequence[Beat]) -> list[BeatAnswer]:
     """Keep the leases of workers; the leases of one that leaves are due at once."""
     known = set(connection.execute(sa.select(workers.c.worker_id)).scalars())
-    _beat_all(connection, now, {item.worker_id for item in items if not item.leaving})
+    living = sorted({item.worker_id for item in items if not item.leaving})
+    _BEAT.execute(connection, [(worker_id, now) for worker_id in living])
     for item in items:
         if item.leaving:
             give_up_worker(connection, now, item.worker_id)
@@ -218,14 +214,6 @@ def silent_workers(connection: sa.Connection, now: int) -> list[str]:
     """Workers whose leases are lost."""
     silent = workers.c.beat_at <= now - WORKER_SILENCE_SECONDS * SECOND
     return list(connection.execute(sa.select(workers.c.worker_id).where(silent)).scalars())
-
-
-def _beat_all(connection: sa.Connection, now: int, worker_ids: set[str]) -> None:
-    for worker_id in sorted(worker_ids):
-        beaten = connection.execute(_BEAT, {"b_worker_id": worker_id, "b_now": now}).rowcount
-        if not beaten:
-            insert = _INSERT_WORKER[connection.dialect.name]
-            connection.execute(insert, {"worker_id": worker_id, "beat_at": now})
 
 
 def _existing(connection: sa.Connection, ids: Sequence[str]) -> set[str]:

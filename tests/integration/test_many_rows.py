@@ -134,3 +134,13 @@ def test_parameters_in_another_order_than_the_columns_are_refused(tmp_path: Path
     with database.engine.begin() as connection, pytest.raises(ValueError, match="another order"):
         wrong.execute(connection, [(1, "x")])
     database.dispose()
+
+
+def test_rows_that_are_there_already_can_be_set(connection: sa.Connection) -> None:
+    put = ManyRows(things, ["id", "name", "weight", "is_new"], unless_there=["id"], else_set=["name"])
+    INSERT.execute(connection, named("a", "b"))
+
+    assert put.execute(connection, [(1, "B", 5.0, False), (2, "c", None, True)]) == 2
+    assert names(connection) == {0: "a", 1: "B", 2: "c"}
+    weights = list(connection.execute(sa.select(things.c.weight).order_by(things.c.id)).scalars())
+    assert weights == [None, None, None]
