@@ -73,6 +73,7 @@ def _fill_postgresql(url: str, rows: int) -> None:
         for chunk in _chunks(rows):
             _insert_chunk(insert, chunk)
         connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")  # what was filled in shall not be written out while it is measured
 
 
 def _text(value: object) -> str:
