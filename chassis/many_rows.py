@@ -67,6 +67,7 @@ class ManyRows:
         return text
 
     def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[str]:
+        """The rows as JSON documents, of MAX_DOCUMENT_BYTES at most unless a single row is longer."""
         batch: list[bytes] = []
         size = 0
         for row in rows:

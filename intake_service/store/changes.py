@@ -140,13 +140,8 @@ def _check(wave: Sequence[Change], updated: int) -> None:
 
 
 def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[HistoryRow]:
-    request_id, call, actor, outcome, detail = (
-        change.request.id,
-        change.call,
-        change.actor,
-        change.outcome,
-        change.detail,
-    )
+    request_id, call, actor = change.request.id, change.call, change.actor
+    outcome, detail = change.outcome, change.detail
     before, after = change.request.standing, change.after
     entries = []
     if call is not None:
