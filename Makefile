@@ -104,7 +104,7 @@ BENCH_VENV := .cache/bench-venv
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
 .PHONY: bench
-bench: setup $(BENCH_INSTALLED) ## Measure the hub and its peers on this machine; writes docs/benchmarks.md (35 minutes)
+bench: setup $(BENCH_INSTALLED) ## Measure the hub and its peers on this machine; writes docs/benchmarks.md (half an hour)
 	@$(PYTHON) -m bench --write
 
 .PHONY: bench-quick
