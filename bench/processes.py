@@ -1,6 +1,7 @@
 """What processes cost: CPU time and memory, read from /proc."""
 
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,13 +68,14 @@ def families_memory_mb(pids: Sequence[int]) -> float:
 
 
 def machine() -> str:
-    """The machine in one line: processor, cores, kernel."""
+    """The machine in one line: processor, cores, kernel, and the Python that runs the hub and its peers."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}, {python}"
 
 
 def _stat(entry: int | str) -> list[str]:
