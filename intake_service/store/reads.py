@@ -1,6 +1,6 @@
 """Reads of the public door: straight from SQL, without the entity's rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredReque
 from intake_service.store.tables import history
 from intake_service.store.tables import integration_requests as t
 
+_WAITS, _HAS_ENDED = t.c.due_at.is_not(None), t.c.due_at.is_(None)
+_NEWEST_FIRST = (t.c.created_at.desc(), t.c.id.desc())
 _OWNED = sa.select(t.c.id)
 _HISTORY = sa.select(history).where(history.c.request_id == sa.bindparam("b_id")).order_by(history.c.seq)
 
@@ -50,20 +52,22 @@ def get_request(request_id: str, owner: Owner) -> Callable[[sa.Connection], Stor
 
 
 def list_requests(wanted: Filter, after: Position | None, limit: int) -> Callable[[sa.Connection], list[StoredRequest]]:
-    """A query for a page, newest first, without payloads."""
+    """A query for a page, newest first, without payloads.
+
+    What waits and what has ended are in indexes of their own: a page of both is merged of one of each.
+    """
     conditions = _owned_by(wanted.owner)
     named = (t.c.status, t.c.external_id, t.c.target_system, t.c.correlation_id)
     conditions += [column == value for column in named if (value := getattr(wanted, column.name))]
-    if wanted.status:
-        # what the status implies, said aloud: the indexes of what waits and of what has ended are partial
-        conditions.append(t.c.due_at.is_(None) if Status(wanted.status).is_terminal else t.c.due_at.is_not(None))
     if wanted.created_after is not None:
         conditions.append(t.c.created_at >= wanted.created_after)
     if wanted.created_before is not None:
         conditions.append(t.c.created_at < wanted.created_before)
     if after is not None:
         conditions.append(sa.tuple_(t.c.created_at, t.c.id) < sa.tuple_(after.created_at, after.id))
-    statement = WITHOUT_PAYLOAD.where(*conditions).order_by(t.c.created_at.desc(), t.c.id.desc()).limit(limit)
+    select = WITHOUT_PAYLOAD.where(*conditions).order_by(*_NEWEST_FIRST).limit(limit)
+    pages = [select.where(half) for half in _halves(wanted)]
+    statement = pages[0] if len(pages) == 1 else _merged(pages, limit)
     return lambda connection: [to_stored(row) for row in connection.execute(statement)]
 
 
@@ -78,6 +82,20 @@ def list_history(request_id: str, owner: Owner | None) -> Callable[[sa.Connectio
         return list(connection.execute(_HISTORY, {"b_id": request_id}))
 
     return query
+
+
+def _halves(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    if wanted.external_id:
+        return [sa.true()]  # one request at most, in the index that keeps it the only one
+    if wanted.status:
+        return [_HAS_ENDED if Status(wanted.status).is_terminal else _WAITS]
+    return [_WAITS, _HAS_ENDED]
+
+
+def _merged(pages: Sequence[sa.Select[Any]], limit: int) -> sa.CompoundSelect[Any]:
+    rows = sa.union_all(*(sa.select(page.subquery()) for page in pages))
+    found = rows.selected_columns
+    return rows.order_by(found.created_at.desc(), found.id.desc()).limit(limit)
 
 
 def _owned_by(owner: Owner) -> list[sa.ColumnElement[bool]]:

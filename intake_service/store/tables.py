@@ -1,5 +1,8 @@
 """The tables. Instants are microseconds since 1970, UTC; `due_at` is set on every row that is not terminal."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
@@ -41,43 +44,58 @@ integration_requests = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("partner_id", "external_id", name="uq_integration_requests_external_id"),
 )
+_IS_WAITING, _HAS_ENDED = integration_requests.c.due_at.is_not(None), integration_requests.c.due_at.is_(None)
+_IS_LEASED = integration_requests.c.leased_by.is_not(None)
+
+
+def _columns(*names: str) -> Iterator[sa.Column[Any]]:
+    return (integration_requests.c[name] for name in names)
+
+
+# At each move PostgreSQL enters a request anew in every index that holds it: each holds what waits or what has ended.
 sa.Index(
     "ix_integration_requests_due",
-    integration_requests.c.due_at,
-    sqlite_where=integration_requests.c.due_at.is_not(None),
-    postgresql_where=integration_requests.c.due_at.is_not(None),
+    *_columns("due_at"),
+    sqlite_where=_IS_WAITING,
+    postgresql_where=_IS_WAITING,
 )
 sa.Index(
     "ix_integration_requests_leased_by",
-    integration_requests.c.leased_by,
-    sqlite_where=integration_requests.c.leased_by.is_not(None),
-    postgresql_where=integration_requests.c.leased_by.is_not(None),
+    *_columns("leased_by"),
+    sqlite_where=_IS_LEASED,
+    postgresql_where=_IS_LEASED,
 )
-# What waits: counted without a look at the rows, and listed by every status that is not terminal.
+# What waits: counted, and sifted by any filter of a list, without a look at the rows.
 sa.Index(
     "ix_integration_requests_waiting",
-    *(integration_requests.c[name] for name in ("partner_id", "created_at", "id", "target_system", "due_at")),
-    sqlite_where=integration_requests.c.due_at.is_not(None),
-    postgresql_where=integration_requests.c.due_at.is_not(None),
+    *_columns("partner_id", "created_at", "id", "target_system", "due_at", "correlation_id", "status"),
+    sqlite_where=_IS_WAITING,
+    postgresql_where=_IS_WAITING,
 )
-# One for each filter of a list, in the order of its pages. That of the status is partial, so that it is written once.
+# What has ended: one for each filter of a list, in the order of its pages.
 sa.Index(
     "ix_integration_requests_newest",
-    *(integration_requests.c[name] for name in ("partner_id", "created_at", "id")),
+    *_columns("partner_id", "created_at", "id"),
+    sqlite_where=_HAS_ENDED,
+    postgresql_where=_HAS_ENDED,
 )
 sa.Index(
     "ix_integration_requests_ended",
-    *(integration_requests.c[name] for name in ("partner_id", "status", "created_at", "id")),
-    sqlite_where=integration_requests.c.due_at.is_(None),
-    postgresql_where=integration_requests.c.due_at.is_(None),
+    *_columns("partner_id", "status", "created_at", "id"),
+    sqlite_where=_HAS_ENDED,
+    postgresql_where=_HAS_ENDED,
 )
 sa.Index(
     "ix_integration_requests_target",
-    *(integration_requests.c[name] for name in ("partner_id", "target_system", "created_at", "id")),
+    *_columns("partner_id", "target_system", "created_at", "id"),
+    sqlite_where=_HAS_ENDED,
+    postgresql_where=_HAS_ENDED,
 )
 sa.Index(
     "ix_integration_requests_correlation",
-    *(integration_requests.c[name] for name in ("partner_id", "correlation_id", "created_at", "id")),
+    *_columns("partner_id", "correlation_id", "created_at", "id"),
+    sqlite_where=_HAS_ENDED,
+    postgresql_where=_HAS_ENDED,
 )
 
 history = sa.Table(

@@ -81,6 +81,14 @@ async def test_pages_have_no_gap_and_no_repeat(hub: IntakeUnderTest, size: int, 
     assert {len(each) for each in pages[:-1]} <= {size}
 
 
+async def test_pages_mix_what_waits_and_what_has_ended_in_their_order(hub: IntakeUnderTest) -> None:
+    expected = await create_many(hub, 20, at_once=5)
+    for each in (await page(hub)).integration_requests[::3]:
+        await hub.cancel(each.id)
+
+    assert [name for each in await every_page(hub, 3) for name in each] == expected
+
+
 async def test_what_is_created_between_two_pages_neither_moves_nor_hides_the_rest(hub: IntakeUnderTest) -> None:
     expected = await create_many(hub, 6)
     first = await page(hub, page_size=3)
