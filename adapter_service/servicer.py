@@ -53,8 +53,8 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         del context
         check_batch(request)
         self._batch_items.observe(len(request.deliveries))
-        finished = _Finished()
-        tasks = [asyncio.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
+        finished, loop = _Finished(), asyncio.get_running_loop()
+        tasks = [loop.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
         try:
             waiting = len(tasks)
             while waiting:

@@ -37,7 +37,7 @@ MAX_HEADERS = 100
 #: A target's documents go to one URL; those of its lookups name a request each.
 DESTINATIONS = 16
 CONNECT_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-OWN_HEADERS = "User-Agent: integration-hub\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n"
+OWN_HEADERS = {"User-Agent": "integration-hub", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 class NotSent(Exception):
@@ -95,7 +95,7 @@ class HttpClient:
     ) -> HttpAnswer:
         """Make one call and read its answer; `url` is sent as it is, quoted already.
 
-        `headers` are those that the client does not write itself: not Host, OWN_HEADERS nor Content-Length.
+        `headers` stand beside OWN_HEADERS, or instead of them under the same names.
         `deadline` is an instant of the event loop's clock and covers everything, connecting included.
         A call without a body (a GET) may be repeated once, on a connection that turns out to be closed.
 
@@ -127,8 +127,8 @@ class _Destination(NamedTuple):
     #: Names the origin to aiohttp's connector; it is never sent.
     origin: aiohttp.ClientRequest
     path: str
-    #: The headers that are the same in every call, as they are written.
-    headers: str
+    #: The headers that are the same in every call.
+    headers: Mapping[str, str]
 
 
 class _Exchange:
@@ -183,18 +183,18 @@ def _destination(url: str) -> _Destination:
     if not parsed.raw_path_qs.isprintable():
         raise ValueError
     origin = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
-    return _Destination(origin, parsed.raw_path_qs, f"Host: {origin.headers['Host']}\r\n{OWN_HEADERS}")
+    return _Destination(origin, parsed.raw_path_qs, {"Host": origin.headers["Host"], **OWN_HEADERS})
 
 
 def _render(method: str, to: _Destination, headers: Mapping[str, str], body: bytes | None) -> bytes:
     """Raises: ValueError for a header that would break the call."""
     if not "".join([*headers, *headers.values()]).isprintable():
         raise ValueError
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    head = f"{method} {to.path} HTTP/1.1\r\n{to.headers}{lines}"
-    if body is None:
-        return f"{head}\r\n".encode()
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    sent = {**to.headers, **headers}
+    if body is not None:
+        sent["Content-Length"] = str(len(body))
+    lines = "".join([f"{name}: {value}\r\n" for name, value in sent.items()])
+    return f"{method} {to.path} HTTP/1.1\r\n{lines}\r\n".encode() + (body or b"")
 
 
 async def _read(payload: aiohttp.StreamReader) -> tuple[bytes, bool]:

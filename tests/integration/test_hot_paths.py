@@ -22,7 +22,7 @@ INSTRUCTIONS = {
     "intake complete": 1920,
     "intake publish": 1300,
     "orchestrator process": 1960,
-    "adapter deliver": 1525,
+    "adapter deliver": 1420,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {
