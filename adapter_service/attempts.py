@@ -6,7 +6,6 @@ Nothing but a cancellation gets past this file: what an adapter raises becomes a
 import asyncio
 import re
 import time
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
@@ -32,7 +31,7 @@ from adapter_service.outcome import (
 )
 from adapter_service.registry import ExternalSystem
 from chassis.http_client import NoAnswer, NotSent
-from chassis.logs import bound, get_logger
+from chassis.logs import bind, get_logger
 from chassis.telemetry import Telemetry
 from chassis.tracing import OpenSpan, Tracing, trace_fields, within
 
@@ -53,7 +52,7 @@ class Attempt(msgspec.Struct, Generic[Outcome], frozen=True, kw_only=True):
 
 
 class Attempts:
-    """Makes calls and records them."""
+    """Makes calls and records them; each in a task of its own, which logs as that request's from then on."""
 
     def __init__(self, telemetry: Telemetry, tracing: Tracing) -> None:
         self._duration = telemetry.histogram("external_system_call_duration_ms")
@@ -65,7 +64,8 @@ class Attempts:
     async def deliver(self, system: ExternalSystem, delivery: Delivery) -> Attempt[DeliverOutcome]:
         """Post a document once. The target's timeout covers everything, a token's renewal included."""
         span = self._begin(system, delivery)
-        with within(span, delivery.traceparent) as inside, _bound(delivery, inside):
+        with within(span, delivery.traceparent) as inside:
+            _bind(delivery, inside)
             started, deadline = time.perf_counter(), _from_now(system.target.timeout_seconds)
             if span is not None:
                 delivery = msgspec.structs.replace(delivery, traceparent=inside)
@@ -79,7 +79,8 @@ class Attempts:
         if not system.adapter.supports_lookup:
             return Attempt(outcome=Unsupported(), seconds=0.0)
         span = self._begin(system, question)
-        with within(span, question.traceparent) as inside, _bound(question, inside):
+        with within(span, question.traceparent) as inside:
+            _bind(question, inside)
             started = time.perf_counter()
             deadline = _from_now(min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
             if span is not None:
@@ -123,9 +124,9 @@ class Attempts:
         return series
 
 
-def _bound(question: Question, inside: str) -> AbstractContextManager[None]:
-    """Log all inside as this request's, whatever batch it came in."""
-    return bound(correlation_id=question.correlation_id, request_id=question.request_id, **trace_fields(inside))
+def _bind(question: Question, inside: str) -> None:
+    """Log all from here on as this request's, whatever batch it came in."""
+    bind(correlation_id=question.correlation_id, request_id=question.request_id, **trace_fields(inside))
 
 
 def _from_now(seconds: float) -> float:

@@ -35,8 +35,11 @@ class TargetCalls:
 
         Raises: NotSent, CredentialsRefused among it, when it is certainly not applied; NoAnswer when it may be.
         """
-        own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: delivery.request_id}
-        wanted = {**own, **_headers(delivery, headers)}
+        wanted = {
+            "Content-Type": "application/json",
+            IDEMPOTENCY_KEY: delivery.request_id,
+            **_headers(delivery, headers),
+        }
         return await self._send(method, url, wanted, deadline, body)
 
     async def get(

@@ -74,11 +74,25 @@ def check_batch(request: pb.DeliverBatchRequest) -> None:
 
 def to_deliver_response(outcome: DeliverOutcome, seconds: float) -> pb.DeliverResponse:
     """Write what came of one attempt."""
-    response = pb.DeliverResponse(response_json=outcome.response_json, duration=to_duration(seconds))
+    response = pb.DeliverResponse()
+    _write(response, outcome, seconds)
+    return response
+
+
+def to_batch_result(request_id: str, outcome: DeliverOutcome, seconds: float) -> pb.DeliverBatchResult:
+    """Write what came of one attempt of a batch, in place: a message that is put into another is copied."""
+    result = pb.DeliverBatchResult(integration_request_id=request_id)
+    _write(result.response, outcome, seconds)
+    return result
+
+
+def _write(response: pb.DeliverResponse, outcome: DeliverOutcome, seconds: float) -> None:
+    response.response_json = outcome.response_json
+    _set_duration(response.duration, seconds)
     match outcome:
         case Delivered():
             response.outcome = pb.OUTCOME_DELIVERED
-            return response
+            return
         case Rejected():
             response.outcome = pb.OUTCOME_REJECTED
         case Unavailable():
@@ -95,7 +109,6 @@ def to_deliver_response(outcome: DeliverOutcome, seconds: float) -> pb.DeliverRe
             assert_never(outcome)
     response.code = outcome.code
     response.detail = outcome.detail
-    return response
 
 
 def to_lookup_response(outcome: LookupOutcome, seconds: float) -> pb.LookupResponse:
@@ -133,8 +146,14 @@ def to_target(system: ExternalSystem) -> pb.Target:
 
 def to_duration(seconds: float) -> Duration:
     """Convert a span in seconds."""
-    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
-    return Duration(seconds=whole, nanos=micros * 1000)
+    duration = Duration()
+    _set_duration(duration, seconds)
+    return duration
+
+
+def _set_duration(duration: Duration, seconds: float) -> None:
+    duration.seconds, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    duration.nanos = micros * 1000
 
 
 def _check_ids(request_id: str, external_id: str) -> list[Violation]:
@@ -148,4 +167,4 @@ def _check_ids(request_id: str, external_id: str) -> list[Violation]:
 
 def _set_retry_after(response: pb.DeliverResponse | pb.LookupResponse, seconds: float | None) -> None:
     if seconds is not None:
-        response.retry_after.CopyFrom(to_duration(seconds))
+        _set_duration(response.retry_after, seconds)

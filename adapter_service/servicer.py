@@ -7,19 +7,20 @@ Journey 4/5. Before: orchestrator_service/process.py. After: adapter_service/ada
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
-from adapter_service.attempts import Attempts
+from adapter_service.attempts import Attempt, Attempts
 from adapter_service.mapping import (
     check_batch,
     read_delivery,
     read_question,
+    to_batch_result,
     to_deliver_response,
     to_lookup_response,
     to_target,
 )
-from adapter_service.outcome import Rejected, Unknown
+from adapter_service.outcome import DeliverOutcome, Rejected, Unknown
 from adapter_service.registry import ExternalSystem
 from chassis.errors import HubError, TargetNotFound
 from chassis.logs import get_logger
@@ -41,7 +42,8 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
     async def Deliver(self, request: pb.DeliverRequest, context: Any) -> pb.DeliverResponse:
         """Make one attempt. Raises: InvalidRequest or TargetNotFound; nothing was sent then."""
         del context
-        return await self._deliver(request)
+        attempt = await self._deliver(request)
+        return to_deliver_response(attempt.outcome, attempt.seconds)
 
     async def DeliverBatch(
         self, request: pb.DeliverBatchRequest, context: Any
@@ -53,8 +55,8 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         del context
         check_batch(request)
         self._batch_items.observe(len(request.deliveries))
-        finished = _Finished()
-        tasks = [asyncio.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
+        finished, loop = _Finished(), asyncio.get_running_loop()
+        tasks = [loop.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
         try:
             waiting = len(tasks)
             while waiting:
@@ -77,21 +79,21 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         del request, context
         return pb.ListTargetsResponse(targets=[to_target(self._systems[name]) for name in sorted(self._systems)])
 
-    async def _deliver(self, request: pb.DeliverRequest) -> pb.DeliverResponse:
-        system = self._find(request.target_system)
-        attempt = await self._attempts.deliver(system, read_delivery(request))
-        return to_deliver_response(attempt.outcome, attempt.seconds)
+    def _deliver(self, request: pb.DeliverRequest) -> Coroutine[Any, Any, Attempt[DeliverOutcome]]:
+        """Raises: InvalidRequest or TargetNotFound, before anything begins."""
+        return self._attempts.deliver(self._find(request.target_system), read_delivery(request))
 
     async def _deliver_item(self, request: pb.DeliverRequest, finished: "_Finished") -> None:
+        request_id = request.integration_request_id
         try:
-            response = await self._deliver(request)
+            attempt = await self._deliver(request)
+            result = to_batch_result(request_id, attempt.outcome, attempt.seconds)
         except HubError as error:  # of this item alone; nothing was sent
-            response = to_deliver_response(Rejected(code=error.reason, detail=error.message), 0.0)
+            result = to_batch_result(request_id, Rejected(code=error.reason, detail=error.message), 0.0)
         except Exception:  # the outermost frame of a task: an item without an answer would hold the batch for ever
-            ids = {"request_id": request.integration_request_id, "correlation_id": request.correlation_id}
-            log.exception("Delivery failed", **ids)
-            response = to_deliver_response(Unknown(detail="the adapter failed; the log says why"), 0.0)
-        finished.add(pb.DeliverBatchResult(integration_request_id=request.integration_request_id, response=response))
+            log.exception("Delivery failed", request_id=request_id, correlation_id=request.correlation_id)
+            result = to_batch_result(request_id, Unknown(detail="the adapter failed; the log says why"), 0.0)
+        finished.add(result)
 
     def _find(self, target: str) -> ExternalSystem:
         system = self._systems.get(target)

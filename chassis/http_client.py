@@ -21,9 +21,10 @@ from typing import NamedTuple
 
 import aiohttp
 import msgspec
-from aiohttp.http import HttpProcessingError, StreamWriter
-from multidict import CIMultiDict
+from aiohttp.http import HttpProcessingError
 from yarl import URL
+
+from chassis.deadlines import Deadlines
 
 CONNECT_SECONDS = 10.0
 #: Below the idle time after which common servers close (gunicorn 2 s, node and uvicorn 5 s): a call on a connection
@@ -36,9 +37,7 @@ MAX_HEADERS = 100
 #: A target's documents go to one URL; those of its lookups name a request each.
 DESTINATIONS = 16
 CONNECT_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-OWN_HEADERS = CIMultiDict(
-    {"User-Agent": "integration-hub", "Accept": "application/json", "Accept-Encoding": "identity"}
-)
+OWN_HEADERS = {"User-Agent": "integration-hub", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 class NotSent(Exception):
@@ -76,6 +75,7 @@ class HttpClient:
 
     def __init__(self) -> None:
         self._connector: aiohttp.TCPConnector | None = None
+        self._deadlines = Deadlines()
         self._destination: Callable[[str], _Destination] = lru_cache(maxsize=DESTINATIONS)(_destination)
 
     async def start(self) -> None:
@@ -95,6 +95,7 @@ class HttpClient:
     ) -> HttpAnswer:
         """Make one call and read its answer; `url` is sent as it is, quoted already.
 
+        `headers` stand beside OWN_HEADERS, or instead of them under the same names.
         `deadline` is an instant of the event loop's clock and covers everything, connecting included.
         A call without a body (a GET) may be repeated once, on a connection that turns out to be closed.
 
@@ -103,7 +104,7 @@ class HttpClient:
         assert self._connector is not None, "the client was not started"
         exchange = _Exchange(self._connector)
         try:
-            async with asyncio.timeout_at(deadline):
+            with self._deadlines.until(deadline):
                 destination = self._destination(url)
                 try:
                     return await exchange.make(method, destination, headers, body)
@@ -125,8 +126,9 @@ class _Destination(NamedTuple):
 
     #: Names the origin to aiohttp's connector; it is never sent.
     origin: aiohttp.ClientRequest
-    host: str
     path: str
+    #: The headers that are the same in every call.
+    headers: Mapping[str, str]
 
 
 class _Exchange:
@@ -147,8 +149,9 @@ class _Exchange:
         try:
             protocol = connection.protocol
             assert protocol is not None
-            if protocol.should_close:
-                # it spoke while nobody had asked: what it said would pass for the answer to this call
+            transport = protocol.transport
+            if transport is None or transport.is_closing() or protocol.should_close:
+                # or it spoke while nobody had asked: what it said would pass for the answer to this call
                 raise aiohttp.ClientConnectionError
             protocol.set_response_params(
                 read_until_eof=True,
@@ -156,11 +159,10 @@ class _Exchange:
                 max_field_size=MAX_HEADER_BYTES,
                 max_headers=MAX_HEADERS,
             )
-            writer = StreamWriter(protocol, asyncio.get_running_loop())
-            await writer.write_headers(f"{method} {to.path} HTTP/1.1", _headers(to.host, headers, body))
+            call = _render(method, to, headers, body)
             self.has_begun = True
-            # drain=False: a system may answer, and refuse, before it has taken the whole body
-            await writer.write(body or b"", drain=False)
+            # and not drained: a system may answer, and refuse, before it has taken the whole body
+            transport.write(call)
             message, payload = await protocol.read()
             while message.code < 200 and message.code != 101:
                 message, payload = await protocol.read()
@@ -176,19 +178,23 @@ class _Exchange:
 
 
 def _destination(url: str) -> _Destination:
-    """Raises: ValueError when it is no URL with a host."""
+    """Raises: ValueError when it is no URL with a host, or one that would break a call."""
     parsed = URL(url, encoded=True)
+    if not parsed.raw_path_qs.isprintable():
+        raise ValueError
     origin = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
-    return _Destination(origin, origin.headers["Host"], parsed.raw_path_qs)
+    return _Destination(origin, parsed.raw_path_qs, {"Host": origin.headers["Host"], **OWN_HEADERS})
 
 
-def _headers(host: str, headers: Mapping[str, str], body: bytes | None) -> CIMultiDict[str]:
-    sent = OWN_HEADERS.copy()
-    sent["Host"] = host
-    sent.update(headers)
+def _render(method: str, to: _Destination, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """Raises: ValueError for a header that would break the call."""
+    if not "".join([*headers, *headers.values()]).isprintable():
+        raise ValueError
+    sent = {**to.headers, **headers}
     if body is not None:
         sent["Content-Length"] = str(len(body))
-    return sent
+    lines = "".join([f"{name}: {value}\r\n" for name, value in sent.items()])
+    return f"{method} {to.path} HTTP/1.1\r\n{lines}\r\n".encode() + (body or b"")
 
 
 async def _read(payload: aiohttp.StreamReader) -> tuple[bytes, bool]:

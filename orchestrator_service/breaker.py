@@ -78,14 +78,20 @@ class Breaker:
         self._seconds.clear()
 
     def _count(self, now: float, *, failed: bool) -> None:
-        second = int(now)
-        if not self._seconds or self._seconds[-1].at != second:
-            self._seconds.append(_Second(second))
-        while self._seconds[0].at <= second - WINDOW_SECONDS:
-            self._seconds.popleft()
-        self._seconds[-1].calls += 1
-        self._seconds[-1].failures += failed
+        second = self._second(int(now))
+        second.calls += 1
+        second.failures += failed
         self._in_a_row = self._in_a_row + 1 if failed else 0
+
+    def _second(self, at: int) -> _Second:
+        """The second that is counted now; with a new one, what has left the window is forgotten."""
+        if self._seconds and self._seconds[-1].at == at:
+            return self._seconds[-1]
+        second = _Second(at)
+        self._seconds.append(second)
+        while self._seconds[0].at <= at - WINDOW_SECONDS:
+            self._seconds.popleft()
+        return second
 
     def _is_too_much(self) -> bool:
         if self._in_a_row == 0:

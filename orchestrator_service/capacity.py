@@ -154,15 +154,17 @@ class TargetCapacity:
             except TimeoutError:
                 continue
 
-    def take(self) -> "Place | None":
-        """Take a place, if there is one."""
-        if self.wait() is not None:
-            return None
+    def take(self, most: int) -> "list[Place]":
+        """Take up to so many places, as many as there are."""
+        taken = min(most, self.free())
+        if not taken:
+            return []
         is_probe = self._breaker.open_until is not None
         self._is_probed = self._is_probed or is_probe
-        self._in_flight += 1
-        self._tokens -= self._is_rated
-        return Place(self, self._now(), is_probe=is_probe)
+        self._in_flight += taken
+        self._tokens -= taken * self._is_rated
+        now = self._now()
+        return [Place(self, now, is_probe=is_probe) for _ in range(taken)]
 
     def refusal(self, *, is_probe: bool) -> float | None:
         """Seconds for which a request that has its place must not be posted after all; None when it may be."""
@@ -177,11 +179,11 @@ class TargetCapacity:
         """Learn from a call. UNAVAILABLE and UNKNOWN are failures; a saturated target is not a broken one."""
         now = self._now()
         match outcome:
-            case Outcome.UNAVAILABLE | Outcome.UNKNOWN:
-                failed = True
             case Outcome.DELIVERED | Outcome.REJECTED:
                 failed = False
                 self._raise_limit()
+            case Outcome.UNAVAILABLE | Outcome.UNKNOWN:
+                failed = True
             case Outcome.THROTTLED:
                 failed = False
                 self._lower_limit(now, begun_at)

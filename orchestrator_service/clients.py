@@ -6,9 +6,10 @@ may be in flight. What a call's result means for a request is decided elsewhere.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
+from typing import Any
 
 import grpc
 
@@ -100,9 +101,9 @@ class IntakeClient:
         """
         return await self._claims.submit(integration_request_ids)
 
-    async def report(self, report: Report) -> ReportStatus.ValueType:
+    def report(self, report: Report) -> Coroutine[Any, Any, ReportStatus.ValueType]:
         """Report a step. Raises: HubError; then it is not known whether it was recorded, and it may be repeated."""
-        return await self._reports.submit(report)
+        return self._reports.submit(report)
 
     async def heartbeat(self, *, leaving: bool) -> HeartbeatResponse:
         """Keep this worker's leases, or give them all up. Raises: HubError."""

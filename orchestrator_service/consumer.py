@@ -10,7 +10,7 @@ list and is swept up again; so is what a cancelled or lost read left there. Entr
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from chassis.correlation import clean_traceparent
 from chassis.errors import HubError, ServiceUnavailable
@@ -106,7 +106,8 @@ class TargetReader:
 
     async def start(self) -> None:
         """Start reading."""
-        self._task = asyncio.create_task(self._run(), name=f"read {self._stream}")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name=f"read {self._stream}")
 
     async def stop(self) -> None:
         """Stop reading, after the claims in flight. What was read and not claimed stays pending for the others."""
@@ -188,51 +189,51 @@ class TargetReader:
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Claim what the entries name, start what is granted, acknowledge all that was answered."""
-        places: dict[str, tuple[Place, Entry]] = {}
-        answered = [entry.id for entry in entries if self._sort(entry, places)]
+        begun = [entry for entry in entries if self._begin(entry)]
+        places = self.capacity.take(len(begun))
+        left = self._leave(begun[len(places) :])
         if places:
-            await self._claim(places)
+            await self._claim(list(zip(begun, places, strict=False)))
             await asyncio.sleep(0)  # what was started goes first: it is waited for, an acknowledgement is not
-        await self._streams.acknowledge(self._stream, answered)
+        await self._streams.acknowledge(self._stream, [entry.id for entry in entries if entry.id not in left])
 
-    def _sort(self, entry: Entry, places: dict[str, tuple[Place, Entry]]) -> bool:
-        """Take a place for the request that an entry names; False when there is none and the entry must wait."""
+    def _begin(self, entry: Entry) -> bool:
+        """Take the request that an entry names in hand; False when there is nothing to do but to acknowledge it."""
         integration_request_id = entry.fields.get("id", "")
-        if not _UUID.fullmatch(integration_request_id):
-            self._orphans.inc()
-            log.warning("Stream entry names no request", stream=self._stream, entry_id=entry.id)
-            return True
-        if not self._in_hand.begin(integration_request_id):
-            return True
-        place = self.capacity.take()
-        if place is None:
-            self._in_hand.end(integration_request_id)
-            self._sweep_at = 0.0
-            return False
-        places[integration_request_id] = place, entry
-        return True
+        if _UUID.fullmatch(integration_request_id):
+            return self._in_hand.begin(integration_request_id)
+        self._orphans.inc()
+        log.warning("Stream entry names no request", stream=self._stream, entry_id=entry.id)
+        return False
 
-    async def _claim(self, places: Mapping[str, tuple[Place, Entry]]) -> None:
+    def _leave(self, entries: Sequence[Entry]) -> set[str]:
+        """Let what has no place wait in the pending list, to be swept up first; gives the entries' ids."""
+        for entry in entries:
+            self._in_hand.end(entry.fields["id"])
+            self._sweep_at = 0.0
+        return {entry.id for entry in entries}
+
+    async def _claim(self, taken: Sequence[tuple[Entry, Place]]) -> None:
         begun_ns = now_ns()
         try:
-            results = await self._intake.claim(list(places))
+            results = await self._intake.claim([entry.fields["id"] for entry, _ in taken])
         except BaseException:
-            for integration_request_id, (place, _) in places.items():
-                self._in_hand.end(integration_request_id)
+            for entry, place in taken:
+                self._in_hand.end(entry.fields["id"])
                 place.leave()
             self.capacity.trouble = WaitReason.INTAKE_AWAY
             raise
         self.capacity.trouble = None
         now_ms = now_ns() / 1_000_000
-        for result, (integration_request_id, (place, entry)) in zip(results, places.items(), strict=True):
+        for result, (entry, place) in zip(results, taken, strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
                 self._lag_ms.observe(max(0.0, now_ms - entry.added_at_ms))
                 self._start(result.lease, place, clean_traceparent(entry.fields.get("traceparent")), begun_ns)
             else:
-                self._drop(result, integration_request_id, place)
+                self._drop(result, entry.fields["id"], place)
 
     def _start(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
-        task = asyncio.create_task(self._work(lease, place, rung_by, begun_ns))
+        task = self._loop.create_task(self._work(lease, place, rung_by, begun_ns))
         self._in_hand.tasks.add(task)
         task.add_done_callback(self._in_hand.tasks.discard)
 

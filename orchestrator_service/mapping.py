@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -42,6 +42,16 @@ _LOOKUP_OUTCOMES: Mapping[int, LookupOutcome] = {
     adapter_pb2.LOOKUP_OUTCOME_NOT_KNOWN: LookupOutcome.NOT_KNOWN,
     adapter_pb2.LOOKUP_OUTCOME_UNSUPPORTED: LookupOutcome.UNSUPPORTED,
 }
+
+
+class Call(NamedTuple):
+    """A call to the external system as the history keeps it."""
+
+    kind: str
+    outcome: str
+    detail: str
+    duration: Duration
+    response_json: str
 
 
 def policy_of(target: Target) -> Policy:
@@ -134,26 +144,14 @@ def lookup_of(response: LookupResponse) -> Lookup:
     )
 
 
-def attempt_record(attempt: Attempt, duration: Duration) -> CallRecord:
+def attempt_record(attempt: Attempt, duration: Duration) -> Call:
     """The attempt as the history keeps it."""
-    return CallRecord(
-        kind="attempt",
-        outcome=attempt.outcome,
-        detail=attempt.said,
-        duration=duration,
-        response=attempt.response_json,
-    )
+    return Call("attempt", attempt.outcome, attempt.said, duration, attempt.response_json)
 
 
-def lookup_record(lookup: Lookup, duration: Duration) -> CallRecord:
+def lookup_record(lookup: Lookup, duration: Duration) -> Call:
     """The lookup as the history keeps it."""
-    return CallRecord(
-        kind="lookup",
-        outcome=lookup.outcome,
-        detail=lookup.detail,
-        duration=duration,
-        response=lookup.response_json,
-    )
+    return Call("lookup", lookup.outcome, lookup.detail, duration, lookup.response_json)
 
 
 def sending_report(lease: Lease, timeout_seconds: float) -> Report:
@@ -163,11 +161,11 @@ def sending_report(lease: Lease, timeout_seconds: float) -> Report:
     return report
 
 
-def decision_report(lease: Lease, decision: Decision, call: CallRecord | None) -> Report:
+def decision_report(lease: Lease, decision: Decision, call: Call | None) -> Report:
     """Say what was decided, and after which call."""
     report = _report(lease)
     if call is not None:
-        report.call.CopyFrom(call)
+        _write_call(report.call, call)
     match decision:
         case Completed():
             report.completed.external_response_json = decision.external_response_json
@@ -208,6 +206,14 @@ def _sending(timeout_seconds: float) -> Sending:
 
 def _in_seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
+
+
+def _write_call(record: CallRecord, call: Call) -> None:
+    record.kind = call.kind
+    record.outcome = call.outcome
+    record.detail = call.detail
+    record.duration.CopyFrom(call.duration)
+    record.response = call.response_json
 
 
 def _report(lease: Lease) -> Report:

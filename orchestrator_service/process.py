@@ -17,12 +17,12 @@ from google.protobuf.duration_pb2 import Duration
 from opentelemetry.trace import SpanKind
 
 from chassis.errors import HubError, OutcomeNotKnown
-from chassis.logs import bound, get_logger
+from chassis.logs import bind, get_logger
 from chassis.targets import Target
 from chassis.telemetry import LabelValues, Telemetry
 from chassis.tracing import OpenSpan, Tracing, processing_span_id, trace_fields, within
 from integrationhub.intake.v1 import lifecycle_pb2
-from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report, ReportStatus
+from integrationhub.intake.v1.lifecycle_pb2 import Lease, Report, ReportStatus
 from orchestrator_service import mapping, retry
 from orchestrator_service.capacity import Place
 from orchestrator_service.clients import AdapterClient, IntakeClient, NotDelivered
@@ -77,7 +77,7 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """How the story ends: a decision to report, or None when another worker has the request."""
 
     decision: Decision | None
-    call: CallRecord | None = None
+    call: mapping.Call | None = None
 
 
 class Processor:
@@ -121,19 +121,17 @@ class Processor:
         """Take one request that was read from `target`'s stream to its next report.
 
         `rung_by` is the trace context of the entry that named it, `begun_ns` the Unix time at which the claim began.
-        Returns when that is recorded or refused.
+        Returns when that is recorded or refused. In a task of its own: its log fields are bound for good.
         """
         integration_request = lease.integration_request
         span = self._begin_span(lease, rung_by, begun_ns) if self._tracing.records(lease.traceparent) else None
-        with (
-            within(span, lease.traceparent) as traceparent,
-            bound(
+        with within(span, lease.traceparent) as traceparent:
+            bind(
                 correlation_id=integration_request.correlation_id,
                 request_id=integration_request.id,
                 partner_id=integration_request.partner_id,
                 **trace_fields(traceparent),
-            ),
-        ):
+            )
             self._active += 1
             try:
                 log.info("Worker processing integration", system=target.name)
@@ -316,7 +314,7 @@ def _take_back(work: Work) -> Release:
     return Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=True, still_in_doubt=work.lease.in_doubt)
 
 
-def _say(system: str, decision: Decision, call: CallRecord | None) -> None:
+def _say(system: str, decision: Decision, call: mapping.Call | None) -> None:
     """Log the decision; the texts of the seed's events are the seed's."""
     match decision:
         case Completed():

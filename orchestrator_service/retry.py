@@ -105,7 +105,7 @@ class Attempt(NamedTuple):
     @property
     def said(self) -> str:
         """The system's words, for people."""
-        return ": ".join(part for part in (self.code, self.detail) if part)
+        return f"{self.code}: {self.detail}" if self.code and self.detail else self.code or self.detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

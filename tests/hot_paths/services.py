@@ -23,7 +23,7 @@ from gateway.intake_client import IntakeClient as GatewayIntakeClient
 from gateway.readiness import Readiness
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.intake.v1 import intake_pb2, lifecycle_pb2
-from orchestrator_service.capacity import TargetCapacity
+from orchestrator_service.capacity import Place, TargetCapacity
 from orchestrator_service.clients import AdapterClient, IntakeClient
 from orchestrator_service.process import Processor
 
@@ -166,14 +166,14 @@ def orchestrator(keys: TestKeys) -> Round:
         lease.expires_at.FromSeconds(4_000_000_000)
         lease.claimed_at.FromSeconds(1_750_000_000)
 
-    async def one(lease: lifecycle_pb2.Lease) -> None:
-        place = capacity.take()
-        assert place is not None
+    async def one(lease: lifecycle_pb2.Lease, place: Place) -> None:
         await processor.process(lease, place, TARGET)
         place.leave()
 
     async def batch() -> None:
-        await asyncio.gather(*map(one, leases))
+        places = capacity.take(BATCH)
+        assert len(places) == BATCH
+        await asyncio.gather(*map(one, leases, places))
 
     return batch
 

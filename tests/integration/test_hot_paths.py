@@ -21,8 +21,8 @@ INSTRUCTIONS = {
     "intake announce": 1545,
     "intake complete": 1920,
     "intake publish": 1300,
-    "orchestrator process": 1960,
-    "adapter deliver": 1525,
+    "orchestrator process": 1755,
+    "adapter deliver": 1420,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {

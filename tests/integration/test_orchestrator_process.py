@@ -43,8 +43,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
 
 
 def place_in(capacity: TargetCapacity) -> Place:
-    place = capacity.take()
-    assert place is not None
+    [place] = capacity.take(1)
     return place
 
 

@@ -38,16 +38,32 @@ def capacity_of(
 
 
 def take(capacity: TargetCapacity) -> Place:
-    place = capacity.take()
-    assert place is not None
+    [place] = capacity.take(1)
     return place
 
 
 def take_all(capacity: TargetCapacity) -> list[Place]:
     places = []
-    while (place := capacity.take()) is not None:
-        places.append(place)
+    while taken := capacity.take(1):
+        places += taken
     return places
+
+
+def test_places_that_are_taken_together_are_as_many_as_one_by_one(time: Time) -> None:
+    together, one_by_one = (capacity_of(time, rate=50) for _ in range(2))
+    time.at += 1  # a tenth of a second's calls at once: 5
+
+    assert len(together.take(100)) == len(take_all(one_by_one)) == 5
+    assert together.take(100) == []
+
+
+def test_of_a_half_open_target_one_place_is_given_however_many_are_wanted(time: Time) -> None:
+    capacity = capacity_of(time)
+    open_breaker(capacity)
+    time.at += 30
+
+    assert len(capacity.take(100)) == 1
+    assert capacity.take(100) == []
 
 
 def end(outcome: Outcome, *places: Place, retry_after: float = 0.0) -> None:
