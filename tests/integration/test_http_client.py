@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,47 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from chassis.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, NoAnswer, NotSent
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Server:
-    """A TCP server that does what the test says with each connection, and notes each request's head."""
-
-    def __init__(self) -> None:
-        self.heads: list[str] = []
-        self.connections = 0
-        self.port = 0
-
-    async def head(self, reader: asyncio.StreamReader) -> str:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        self.heads.append(head)
-        for line in head.split("\r\n"):
-            if line.lower().startswith("content-length:"):
-                await reader.readexactly(int(line.split(":")[1]))
-        return head
-
-    @contextlib.asynccontextmanager
-    async def run(self, handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
-        serving: set[asyncio.Task[None] | None] = set()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.connections += 1
-            serving.add(asyncio.current_task())
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await handler(reader, writer)
-            writer.transport.abort()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield
-        finally:
-            server.close()
-            for task in filter(None, serving):
-                task.cancel()
-                await asyncio.wait([task])
+from chassis.testing import eventually
+from tests.bad_server import OK, Server, answering, silent
 
 
 @pytest.fixture
@@ -88,25 +49,6 @@ async def send(
         body=None if size is None else b"x" * size,
         deadline=asyncio.get_running_loop().time() + seconds,
     )
-
-
-def answering(server: Server, answer: bytes) -> Handler:
-    """Answer every request of a connection with the same bytes."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await server.head(reader)
-            writer.write(answer)
-            await writer.drain()
-
-    return handle
-
-
-async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take what comes and answer nothing."""
-    del writer
-    while await reader.read(65536):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -346,6 +288,59 @@ async def test_proxies_of_the_environment_are_not_used(server: Server, monkeypat
     await client.stop()
 
     assert answer.status == 200
+
+
+async def test_a_callers_header_stands_instead_of_the_clients_own(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, OK)):
+        await client.send(
+            "GET",
+            f"http://127.0.0.1:{server.port}/orders?key=a%20b",
+            headers={"Accept": "application/xml", "X-Key": "k"},
+            deadline=asyncio.get_running_loop().time() + 5,
+        )
+
+    [head] = server.heads
+    assert head.split("\r\n") == [
+        "GET /orders?key=a%20b HTTP/1.1",
+        f"Host: 127.0.0.1:{server.port}",
+        "User-Agent: integration-hub",
+        "Accept: application/xml",
+        "Accept-Encoding: identity",
+        "X-Key: k",
+        "",
+        "",
+    ]
+
+
+async def test_a_url_that_would_break_the_call_is_not_sent(client: HttpClient, server: Server) -> None:
+    async with server.run(answering(server, OK)):
+        with pytest.raises(NotSent):
+            await client.send(
+                "POST",
+                f"http://127.0.0.1:{server.port}/a\x7fb",
+                headers={},
+                body=b"{}",
+                deadline=asyncio.get_running_loop().time() + 5,
+            )
+
+    assert server.heads == []
+
+
+async def test_of_calls_at_once_only_the_late_one_is_given_up(client: HttpClient, server: Server) -> None:
+    async def answers_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        if server.connections == 2:
+            writer.write(OK)
+        await silent(reader, writer)
+
+    async with server.run(answers_the_second):
+        late = asyncio.create_task(send(client, server, seconds=0.2))
+        await eventually(lambda: server.heads)
+        in_time = await send(client, server, seconds=5)
+        with pytest.raises(NoAnswer) as raised:
+            await late
+
+    assert (in_time.status, raised.value.timed_out) == (200, True)
 
 
 async def test_a_header_that_would_break_the_call_is_not_sent(client: HttpClient, server: Server) -> None:
