@@ -5,6 +5,7 @@ It is called with the results of each transaction, whether or not anybody still 
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from chassis.logs import get_logger
@@ -53,13 +54,10 @@ class Aftermath:
         published = [event for result in results for event in getattr(result, "events", ())]
         self._relay.hand_over(published)
         self._count(published)
-        by_kind: dict[type, list[Any]] = {}
-        for result in results:
-            by_kind.setdefault(type(result), []).append(result)
-        for kind, of_kind in by_kind.items():
+        for kind, of_kind in groupby(results, type):  # what was handed in together stands together
             tell = self._tell.get(kind)
             if tell is not None:
-                tell(of_kind, begun_ns)
+                tell(list(of_kind), begun_ns)
 
     def _tell_created(self, created: Sequence[Created], begun_ns: int) -> None:
         self._backlog.accepted([each.request.partner_id for each in created])
@@ -79,8 +77,7 @@ class Aftermath:
             log.info("Integration request cancelled", **_fields(each.request, context))
 
     def _tell_claimed(self, answers: Sequence[ClaimAnswer], begun_ns: int) -> None:
-        for answer in answers:
-            _tell_ends(answer.events)  # poisoned ones, of the whole batch
+        _tell_ends([event for answer in answers for event in answer.events])  # poisoned ones
         self._tell_changes(answers, begun_ns)
 
     def _tell_changes(self, answers: Sequence[ClaimAnswer | ReportAnswer], begun_ns: int) -> None:

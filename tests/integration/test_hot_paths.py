@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 1975,
-    "intake create": 1690,
-    "intake claim": 1570,
-    "intake announce": 1415,
-    "intake complete": 1665,
+    "intake create": 1665,
+    "intake claim": 1540,
+    "intake announce": 1400,
+    "intake complete": 1645,
     "intake publish": 855,
     "orchestrator process": 1960,
     "adapter deliver": 1525,
