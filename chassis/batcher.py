@@ -60,14 +60,6 @@ class Batcher(Generic[Item, Result]):
         self._wake()
         return await future
 
-    async def submit_many(self, items: Sequence[Item]) -> list[Result | BaseException]:
-        """Hand items in together and wait for all; an item's error stands at its place instead of being raised."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
-        self._wake()
-        return list(await asyncio.gather(*futures, return_exceptions=True))
-
     def fail_waiting(self, error: Exception) -> None:
         """Give an error to all that are not in flight yet."""
         waiting, self._waiting = self._waiting, deque()

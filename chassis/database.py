@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -21,7 +22,11 @@ from chassis.errors import ConfigurationError, StorageUnavailable
 
 Result = TypeVar("Result")
 Operation = Callable[[sa.Connection, Micros, Sequence[Any]], Sequence[Any]]
+#: What one caller hands in together: an operation and its items.
+Group = tuple[Operation, Sequence[Any]]
 
+#: Items in a transaction.
+BATCH = 1000
 BUSY_TIMEOUT_MS = 5_000
 #: How often a transaction that the database itself has undone (deadlock, serialization) is run again.
 UNDONE_AGAIN = 3
@@ -144,22 +149,30 @@ class Store:
     ) -> None:
         self.database = database
         self._on_commit = on_commit
+        self._on_batch = on_batch
         self._write_threads = ThreadPoolExecutor(database.writers, thread_name_prefix="db-writer")
         self._read_threads = ThreadPoolExecutor(database.readers, thread_name_prefix="db-reader")
-        self._writes: Batcher[tuple[Operation, Any], Any] = Batcher(
-            self._flush, max_items=1000, concurrency=database.writers, on_batch=on_batch
+        self._writes: Batcher[Group, list[Any]] = Batcher(
+            self._flush, max_weight=BATCH, weight=_size, concurrency=database.writers
         )
 
     async def write(self, operation: Operation, item: Any) -> Any:
         """Commit one item of an operation, with whatever else is waiting. Raises: StorageUnavailable; its own error."""
-        return await self._writes.submit((operation, item))
+        (result,) = await self._writes.submit((operation, (item,)))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def write_many(self, operation: Operation, items: Sequence[Any]) -> list[Any]:
         """Commit many items; an item's error stands at its place.
 
         Raises: StorageUnavailable when none of them is known to be stored.
         """
-        results = await self._writes.submit_many([(operation, item) for item in items])
+        if len(items) > BATCH:
+            parts = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+            answers = await asyncio.gather(*(self.write_many(operation, part) for part in parts))
+            return list(chain.from_iterable(answers))
+        results = await self._writes.submit((operation, items))
         for result in results:
             if isinstance(result, StorageUnavailable):
                 raise result
@@ -180,19 +193,30 @@ class Store:
         self._read_threads.shutdown()
         self.database.dispose()
 
-    async def _flush(self, batch: Sequence[tuple[Operation, Any]]) -> Sequence[Any]:
+    async def _flush(self, groups: Sequence[Group]) -> Sequence[list[Any]]:
+        operations = [(operation, item) for operation, items in groups for item in items]
+        if self._on_batch is not None:
+            self._on_batch(len(operations))
         loop = asyncio.get_running_loop()
         begun_ns = time.time_ns()
         try:
-            results = await loop.run_in_executor(self._write_threads, self.database.transact, batch)
+            results = await loop.run_in_executor(self._write_threads, self.database.transact, operations)
         except StorageUnavailable as error:
             if self.database.writers == 1:  # who waits behind it has waited for the same lock already
                 self._writes.fail_waiting(error)
             raise
+        except Exception as error:  # noqa: BLE001 - of the transaction's only item, and handed to whoever waits for it
+            results = [error] * len(operations)
         if self._on_commit is not None:
             # here, not in the caller: what follows a commit must not depend on who waits
             self._on_commit(results, begun_ns)
-        return results
+        answers = iter(results)
+        return [list(islice(answers, len(items))) for _, items in groups]
+
+
+def _size(group: Group) -> int:
+    _, items = group
+    return len(items)
 
 
 def _parse(url: str) -> sa.URL:

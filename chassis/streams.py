@@ -69,7 +69,9 @@ class Streams:
         self._block_ms = round(block_seconds * 1000)
         self._commands = _client(url, COMMAND_TIMEOUT_SECONDS)
         self._reader = _client(url, block_seconds + COMMAND_TIMEOUT_SECONDS)
-        self._publisher = _client(url, None)
+        #: One, kept: to borrow it from the pool and give it back would cost a publication as much as three entries.
+        self._publisher = _client(url, None).connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._is_publishing = asyncio.Lock()
 
     async def publish(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         """Add entries, in order, in one round trip.
@@ -93,19 +95,14 @@ class Streams:
         Gives the refusals by the command's place. One time-out for all: redis-py's own, for each answer, cost more than
         the answer. Whatever ends this early closes the connection, so that nobody else reads what is left.
         """
-        pool = self._publisher.connection_pool
         refused: dict[int, ResponseError] = {}
-        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has no hint here
-            try:
-                await connection.send_packed_command(packed)
-                for index in range(answers):
-                    try:
-                        await connection.read_response()
-                    except ResponseError as error:  # the answers behind it must be read all the same
-                        refused[index] = error
-            finally:
-                await pool.release(connection)
+        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._is_publishing:
+            await self._publisher.send_packed_command(packed)  # connects where it is not connected
+            for index in range(answers):
+                try:
+                    await self._publisher.read_response()
+                except ResponseError as error:  # the answers behind it must be read all the same
+                    refused[index] = error
         return refused
 
     async def ensure_group(self, stream: str) -> None:
@@ -246,7 +243,7 @@ class Streams:
 
     async def stop(self) -> None:
         """Close the connections."""
-        await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self._publisher.aclose())
+        await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self._publisher.disconnect())
 
     async def _read_group(self, stream: str, consumer: str, count: int, start: str, block: int | None) -> list[Entry]:
         try:

@@ -11,12 +11,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     start_http_server,
 )
 
+from chassis.histogram import Histogram
 from chassis.metrics import METRICS, Metric
 from chassis.settings import split_address
 

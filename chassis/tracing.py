@@ -149,6 +149,8 @@ class Tracing:
         attributes: Mapping[str, str | int] | None = None,
     ) -> str:
         """Record what has just ended and began at `started_ns`, Unix time; gives the context of its span."""
+        if self._tracer is None:
+            return traceparent
         span = self.begin(name, traceparent, started_ns=started_ns, attributes=attributes)
         if span is None:
             return traceparent

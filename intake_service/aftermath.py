@@ -5,6 +5,7 @@ It is called with the results of each transaction, whether or not anybody still 
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from chassis.logs import get_logger
@@ -39,7 +40,7 @@ class Aftermath:
         total_ms = telemetry.histogram("integration_requests_total_duration_ms")
         self._total_ms = cache(lambda target: total_ms.labels(target=target))
         telemetry.start_at_zero("integration_requests_failed_total", [{"reason": r.value} for r in FailureReason])
-        self._tell: dict[type, Callable[[Any, int], None]] = {
+        self._tell: dict[type, Callable[[Sequence[Any], int], None]] = {
             Created: self._tell_created,
             Cancelled: self._tell_cancelled,
             ClaimAnswer: self._tell_claimed,
@@ -53,67 +54,70 @@ class Aftermath:
         published = [event for result in results for event in getattr(result, "events", ())]
         self._relay.hand_over(published)
         self._count(published)
-        for result in results:
-            tell = self._tell.get(type(result))
+        for kind, of_kind in groupby(results, type):  # what was handed in together stands together
+            tell = self._tell.get(kind)
             if tell is not None:
-                tell(result, begun_ns)
+                tell(list(of_kind), begun_ns)
 
-    def _tell_created(self, created: Created, begun_ns: int) -> None:
-        request = created.request
-        self._backlog.accepted(request.partner_id)
-        context = self._tracing.record(INSERT_SPAN, request.traceparent, begun_ns)
-        log.info(
+    def _tell_created(self, created: Sequence[Created], begun_ns: int) -> None:
+        self._backlog.accepted([each.request.partner_id for each in created])
+        log.info_each(
             "Integration request persisted",
-            **_fields(request),
-            **trace_fields(context),
-            external_id=request.external_id,
+            [
+                _fields(request, self._tracing.record(INSERT_SPAN, request.traceparent, begun_ns))
+                | {"external_id": request.external_id}
+                for request, _ in created
+            ],
         )
 
-    def _tell_cancelled(self, cancelled: Cancelled, begun_ns: int) -> None:
-        self._backlog.ended(cancelled.request.partner_id)
-        context = self._tracing.record(UPDATE_SPAN, cancelled.request.traceparent, begun_ns)
-        log.info("Integration request cancelled", **_fields(cancelled.request), **trace_fields(context))
+    def _tell_cancelled(self, cancelled: Sequence[Cancelled], begun_ns: int) -> None:
+        self._backlog.ended([each.request.partner_id for each in cancelled])
+        for each in cancelled:
+            context = self._tracing.record(UPDATE_SPAN, each.request.traceparent, begun_ns)
+            log.info("Integration request cancelled", **_fields(each.request, context))
 
-    def _tell_claimed(self, answer: ClaimAnswer, begun_ns: int) -> None:
-        _tell_ends(answer.events)  # poisoned ones, of the whole batch
-        self._tell_change(answer, begun_ns)
+    def _tell_claimed(self, answers: Sequence[ClaimAnswer], begun_ns: int) -> None:
+        _tell_ends([event for answer in answers for event in answer.events])  # poisoned ones
+        self._tell_changes(answers, begun_ns)
 
-    def _tell_change(self, answer: ClaimAnswer | ReportAnswer, begun_ns: int) -> None:
-        if answer.before is None or answer.after is None:
-            return
-        request = answer.after
-        working = processing_traceparent(request.traceparent, request.id, request.standing.lease_token)
-        context = self._tracing.record(UPDATE_SPAN, working, begun_ns)
-        old, new = answer.before.standing.status, answer.after.standing.status
-        if old is not new:
-            log.info(
-                "Status updated",
-                **_fields(request),
-                **trace_fields(context),
-                old_status=old.value,
-                new_status=new.value,
-            )
+    def _tell_changes(self, answers: Sequence[ClaimAnswer | ReportAnswer], begun_ns: int) -> None:
+        lines = []
+        for answer in answers:
+            before, request = answer.before, answer.after
+            if before is None or request is None:
+                continue
+            working = processing_traceparent(request.traceparent, request.id, request.standing.lease_token)
+            context = self._tracing.record(UPDATE_SPAN, working, begun_ns)
+            old, new = before.standing.status, request.standing.status
+            if old is not new:
+                lines.append(_fields(request, context) | {"old_status": str(old), "new_status": str(new)})
+        log.info_each("Status updated", lines)
 
-    def _tell_reported(self, answer: ReportAnswer, begun_ns: int) -> None:
-        self._tell_change(answer, begun_ns)
-        if answer.after is None:
-            return
-        standing = answer.after.standing
-        if standing.status is Status.COMPLETED and standing.cycle == 1:
-            elapsed_ms = (answer.after.updated_at - answer.after.created_at) / 1000
-            self._total_ms(answer.after.target_system).observe(elapsed_ms)
-        if standing.status.is_terminal:
-            self._backlog.ended(answer.after.partner_id)
-        elif answer.rings_at_once:
-            self._relay.ring([(answer.after.target_system, answer.after.id)])
+    def _tell_reported(self, answers: Sequence[ReportAnswer], begun_ns: int) -> None:
+        self._tell_changes(answers, begun_ns)
+        ended = []
+        for answer in answers:
+            request = answer.after
+            if request is None:
+                continue
+            status = request.standing.status
+            if status is Status.COMPLETED and request.standing.cycle == 1:
+                self._total_ms(request.target_system).observe((request.updated_at - request.created_at) / 1000)
+            if status.is_terminal:
+                ended.append(request.partner_id)
+            elif answer.rings_at_once:
+                self._relay.ring([(request.target_system, request.id)])
+        self._backlog.ended(ended)
 
-    def _tell_settled(self, settled: Settled, begun_ns: int) -> None:
-        for event in settled.events:
-            context = self._tracing.record(UPDATE_SPAN, event.traceparent, begun_ns)
-            log.info("Dead letter redriven", **_event_fields(event, context))
+    def _tell_settled(self, settled: Sequence[Settled], begun_ns: int) -> None:
+        for each in settled:
+            for event in each.events:
+                context = self._tracing.record(UPDATE_SPAN, event.traceparent, begun_ns)
+                log.info("Dead letter redriven", **_event_fields(event, context))
 
-    def _tell_due(self, found: Due, _: int) -> None:
-        _tell_ends(found.events)
+    def _tell_due(self, found: Sequence[Due], _: int) -> None:
+        for each in found:
+            _tell_ends(each.events)
 
     def _count(self, published: Sequence[Event]) -> None:
         types = [event.type for event in published]
@@ -141,9 +145,10 @@ def _event_fields(event: Event, context: str) -> dict[str, str]:
     }
 
 
-def _fields(request: StoredRequest) -> dict[str, str]:
+def _fields(request: StoredRequest, context: str) -> dict[str, str]:
     return {
         "request_id": request.id,
         "correlation_id": request.correlation_id,
         "partner_id": request.partner_id,
+        **trace_fields(context),
     }

@@ -6,6 +6,7 @@ no query. Several intakes see each other's requests at the next count.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from chassis.database import Store
 from chassis.errors import BacklogFull
@@ -40,15 +41,16 @@ class Backlog:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
 
-    def accepted(self, partner_id: str) -> None:
-        """One more waits."""
-        self._total += 1
-        self._by_partner[partner_id] += 1
+    def accepted(self, partner_ids: Sequence[str]) -> None:
+        """So many more wait, each of that partner."""
+        self._total += len(partner_ids)
+        self._by_partner.update(partner_ids)
 
-    def ended(self, partner_id: str) -> None:
-        """One less waits."""
-        self._total = max(0, self._total - 1)
-        self._by_partner[partner_id] = max(0, self._by_partner[partner_id] - 1)
+    def ended(self, partner_ids: Sequence[str]) -> None:
+        """So many less wait, each of that partner."""
+        self._total = max(0, self._total - len(partner_ids))
+        for partner_id, count in Counter(partner_ids).items():
+            self._by_partner[partner_id] = max(0, self._by_partner[partner_id] - count)
 
     async def count(self) -> None:
         """Count anew. Raises: StorageUnavailable."""

@@ -22,7 +22,7 @@ from chassis.targets import Targets
 from chassis.telemetry import Telemetry
 from chassis.turns import Turns
 from intake_service.backlog import Backlog
-from intake_service.ids import is_id, new_id, parse_id
+from intake_service.ids import find_id, new_id
 from intake_service.store import dead_letters, leases, requests
 from intake_service.store.rows import StoredRequest
 from intake_service.validation import check_new_request
@@ -95,10 +95,11 @@ class Commands:
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
         created = await self._store.write_many(requests.create_requests, items) if items else []
         elapsed_ms = (time.perf_counter() - started) * 1000
-        by_id = dict(zip((item.id for item in items), created, strict=True))
+        self._persist_ms.observe(elapsed_ms, sum(isinstance(each, requests.Created) for each in created))
+        answers = map(_answer, items, created)
         return [
             Answered(
-                result=self._answer(item, by_id, elapsed_ms),
+                result=item if isinstance(item, HubError) else next(answers),
                 rate=None if isinstance(owner, HubError) else rates.get(owner.partner_id),
             )
             for item, owner in zip(checked, owned, strict=True)
@@ -120,10 +121,11 @@ class Commands:
 
         Raises: StorageUnavailable.
         """
-        items = [leases.Claim(worker_id=worker_id, request_id=parse_id(text)) for text in request_ids if is_id(text)]
+        found = [find_id(text) for text in request_ids]
+        items = [leases.Claim(worker_id, request_id) for request_id in found if request_id is not None]
         answers = iter(await self._store.write_many(leases.claim_requests, items) if items else ())
         unknown = leases.ClaimAnswer(status="not_found", claimed_at=0)
-        return [next(answers) if is_id(text) else unknown for text in request_ids]
+        return [unknown if request_id is None else next(answers) for request_id in found]
 
     async def report(self, reports: Sequence[leases.Report]) -> list[leases.ReportAnswer]:
         """Record what a worker says, each with its own answer. Raises: StorageUnavailable."""
@@ -148,15 +150,18 @@ class Commands:
 
     def _wanted(self, owned: Sequence[Owner | HubError]) -> dict[str, Wanted]:
         """How many creates each limited partner wants of its bucket."""
-        owners = [owner for owner in owned if isinstance(owner, Owner)]
-        counts = Counter(owner.partner_id for owner in owners)
-        wanted = {}
-        for owner in owners:
-            own = owner.limits.rate_per_minute
+        counts: Counter[str] = Counter()
+        limits = {}
+        for owner in owned:
+            if isinstance(owner, HubError):
+                continue
+            partner_id, its_limits = owner
+            counts[partner_id] += 1
+            own = its_limits.rate_per_minute
             limit = self._rate_per_minute if own is None else own
             if limit:
-                wanted[owner.partner_id] = Wanted(count=counts[owner.partner_id], limit=limit)
-        return wanted
+                limits[partner_id] = limit
+        return {partner_id: Wanted(count=counts[partner_id], limit=limit) for partner_id, limit in limits.items()}
 
     async def _check_in_turn(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
         if len(draft.payload_json) < LONG_BYTES:
@@ -189,31 +194,23 @@ class Commands:
             actor=owner.partner_id,
         )
 
-    def _answer(
-        self, item: requests.NewRequest | HubError, created: dict[str, object], elapsed_ms: float
-    ) -> StoredRequest | HubError:
-        if isinstance(item, HubError):
-            return item
-        result = created[item.id]
-        if isinstance(result, requests.Created):
-            self._persist_ms.observe(elapsed_ms)
-            return result.request
-        if isinstance(result, HubError):
-            return result
-        log.error(
-            "Create failed",
-            correlation_id=item.correlation_id,
-            partner_id=item.partner_id,
-            cause=type(result).__name__,
-        )
-        return InternalError()
-
 
 def _owner_of(caller: Caller, draft: Draft) -> Owner | HubError:
     try:
         return caller.owner(draft.partner_id, draft.limits)
     except HubError as error:
         return error
+
+
+def _answer(item: requests.NewRequest, created: object) -> StoredRequest | HubError:
+    if isinstance(created, requests.Created):
+        return created.request
+    if isinstance(created, HubError):
+        return created
+    log.error(
+        "Create failed", correlation_id=item.correlation_id, partner_id=item.partner_id, cause=type(created).__name__
+    )
+    return InternalError()
 
 
 def _too_fast(rate: RateStanding) -> RateLimited:

@@ -91,7 +91,7 @@ def transition(
     if after is Status.FAILED:
         return _event(FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
     rings = after is Status.RECEIVED
-    return _event(STATUS_CHANGED, about, at, rings=rings, oldStatus=before.value, newStatus=after.value)
+    return _event(STATUS_CHANGED, about, at, rings=rings, oldStatus=str(before), newStatus=str(after))
 
 
 def dead_lettered(about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:

@@ -9,8 +9,8 @@ import time
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _lock = threading.Lock()
 _last = [0]
-#: Drawn ahead: asking the system for 8 bytes costs as much as the rest of an id.
-_tails: list[int] = []
+#: Ends of ids, drawn ahead: asking the system for 8 bytes costs as much as the rest of an id.
+_tails: list[str] = []
 _DRAWN = struct.Struct("256Q")
 
 
@@ -20,29 +20,34 @@ def new_id() -> str:
         # 48 bits of milliseconds, then 12 bits of their fraction
         stamp = _last[0] = max(time.time_ns() * 4096 // 1_000_000, _last[0] + 1)
         if not _tails:
-            _tails.extend(_DRAWN.unpack(os.urandom(_DRAWN.size)))
+            _tails.extend(map(_tail, _DRAWN.unpack(os.urandom(_DRAWN.size))))
         tail = _tails.pop()
     return _text(stamp, tail)
 
 
 def first_id_at(instant: int) -> str:
     """The smallest id of an instant in microseconds: those made before are smaller, those made later are not."""
-    return _text(max(0, instant) * 4096 // 1000, 0)
+    return _text(max(0, instant) * 4096 // 1000, _tail(0))
 
 
-def is_id(text: str) -> bool:
-    """Whether it is a UUID in its 36-character form, in either case."""
-    return _UUID.fullmatch(text.lower()) is not None
+def find_id(text: str) -> str | None:
+    """Give the canonical lower-case form; None when it is no UUID in its 36-character form."""
+    lower = text.lower()  # uuid.UUID also takes underscores, other alphabets' digits and stray dashes
+    return lower if _UUID.fullmatch(lower) else None
 
 
 def parse_id(text: str) -> str:
     """Give the canonical lower-case form. Raises: ValueError when it is no UUID in its 36-character form."""
-    if not is_id(text):  # uuid.UUID also takes underscores, other alphabets' digits and stray dashes
+    found = find_id(text)
+    if found is None:
         raise ValueError("not a UUID")
-    return text.lower()
+    return found
 
 
-def _text(stamp: int, tail: int) -> str:
+def _text(stamp: int, tail: str) -> str:
     head = f"{stamp:015x}"
-    # version 7; variant 10 and 14 bits; 48 bits
-    return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{0x8000 | tail >> 50:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{tail}"  # version 7
+
+
+def _tail(drawn: int) -> str:
+    return f"{0x8000 | drawn >> 50:04x}-{drawn & 0xFFFF_FFFF_FFFF:012x}"  # variant 10 and 14 bits; 48 bits

@@ -81,14 +81,17 @@ def write_integration_request(
     message.status = STATUS_TO_PROTO[standing.status]
     message.correlation_id = request.correlation_id
     message.attempts = standing.attempts
-    message.failure_reason = standing.failure_reason or ""
-    message.failure_detail = standing.failure_detail or ""
-    message.external_response_json = standing.external_response_json or ""
     message.version = request.version
     _write_instant(message.created_at, request.created_at)
     _write_instant(message.updated_at, request.updated_at)
     if with_payload:
         message.payload_json = request.payload_json
+    if standing.failure_reason:
+        message.failure_reason = standing.failure_reason
+    if standing.failure_detail:
+        message.failure_detail = standing.failure_detail
+    if standing.external_response_json:
+        message.external_response_json = standing.external_response_json
     if standing.next_attempt_at is not None and not standing.status.is_terminal:
         _write_instant(message.next_attempt_at, standing.next_attempt_at)
 

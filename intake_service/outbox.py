@@ -132,10 +132,12 @@ class Relay:
         now = time.time() * SECOND
         for event_type, count in Counter([event.type for event in events]).items():
             self._published.labels(type=event_type).inc(count)
-        for event in events:
-            self._lag_ms.observe(max(0.0, (now - event.created_at) / 1000))
-            if event.type == CREATED:
-                _tell(event, contexts.get(event.id, event.traceparent))
+        for created_at, count in Counter([event.created_at for event in events]).items():  # one for each commit
+            self._lag_ms.observe(max(0.0, (now - created_at) / 1000), count)
+        log.info_each(
+            "Event published to queue",
+            [_fields(event, contexts.get(event.id, event.traceparent)) for event in events if event.type == CREATED],
+        )
         for span in spans.values():
             span.end()
         self._to_forget += [event.id for event in events]
@@ -209,11 +211,10 @@ class Relay:
             self._trimmed_at = time.monotonic()
 
 
-def _tell(event: Event, context: str) -> None:
-    log.info(
-        "Event published to queue",
-        event_type=event.type,
-        correlation_id=event.correlation_id,
-        request_id=event.request_id,
+def _fields(event: Event, context: str) -> dict[str, str]:
+    return {
+        "event_type": event.type,
+        "correlation_id": event.correlation_id,
+        "request_id": event.request_id,
         **trace_fields(context),
-    )
+    }

@@ -158,6 +158,16 @@ async def test_a_publication_that_is_cancelled_leaves_no_answer_to_the_next(
     assert (await streams.waiting("hub:work:Broken"))[0] == 1
 
 
+async def test_publications_of_several_are_answered_each_for_itself(streams: Streams, commands: redis.Redis) -> None:
+    await commands.set("hub:work:Broken", "no stream")
+    names = [STREAM, "hub:work:Broken", STREAM, STREAM]
+
+    answers = await asyncio.gather(*(streams.publish([(name, {"id": "1"})]) for name in names), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [type(None), StreamsUnavailable, type(None), type(None)]
+    assert (await streams.waiting(STREAM))[0] == 3
+
+
 async def test_a_redis_that_is_silent_is_said_to_be_so(streams: Streams, commands: redis.Redis) -> None:
     await commands.client_pause(60_000, all=False)
     begun = time.monotonic()

@@ -91,16 +91,6 @@ async def test_an_items_error_is_its_own() -> None:
     assert isinstance(bad, ValueError)
 
 
-async def test_items_submitted_together_get_their_errors_in_place() -> None:
-    flush = Flush()
-    flush.gate.set()
-
-    results = await Batcher(flush).submit_many([1, -2, 3])
-
-    assert [str(result) for result in results] == ["10", "-2", "30"]
-    assert flush.batches == [[1, -2, 3]]
-
-
 async def test_what_the_flush_raises_is_every_items_error_and_the_next_batch_goes_on() -> None:
     calls = 0
 
@@ -112,7 +102,7 @@ async def test_what_the_flush_raises_is_every_items_error_and_the_next_batch_goe
         return list(batch)
 
     batcher = Batcher(flush)
-    results = await batcher.submit_many([1, 2])
+    results = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
 
     assert [type(result) for result in results] == [OSError, OSError]
     assert await batcher.submit(3) == 3
@@ -131,7 +121,7 @@ async def test_a_batch_ends_before_it_weighs_too_much() -> None:
     flush.gate.set()
     batcher = Batcher(flush, max_weight=10, weight=lambda item: item)
 
-    await batcher.submit_many([4, 6, 1, 9, 30, 2])
+    await asyncio.gather(*map(batcher.submit, [4, 6, 1, 9, 30, 2]))
 
     # 4+6 = 10 fits; 1+9 = 10 fits; 30 is over the limit and goes alone; 2 is what is left
     assert flush.batches == [[4, 6], [1, 9], [30], [2]]
@@ -200,6 +190,7 @@ async def test_the_size_of_each_batch_is_told() -> None:
     flush = Flush()
     flush.gate.set()
 
-    await Batcher(flush, max_items=2, on_batch=sizes.append).submit_many([1, 2, 3])
+    batcher = Batcher(flush, max_items=2, on_batch=sizes.append)
+    await asyncio.gather(*map(batcher.submit, [1, 2, 3]))
 
     assert sizes == [2, 1]

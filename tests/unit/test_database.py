@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from chassis.database import Database, Store
+from chassis.database import BATCH, Database, Store
 from chassis.errors import ConfigurationError, StorageUnavailable
 from chassis.many_rows import ManyRows
 from chassis.testing import FakeClock
@@ -79,6 +79,30 @@ async def test_a_constraints_violation_is_its_own_items_error(store: Store) -> N
 
     assert [result if isinstance(result, int) else type(result) for result in results] == [2, IntegrityError, 3]
     assert await store.read(stored) == [1, 2, 3]
+
+
+async def test_the_error_of_a_single_item_stands_at_its_place(store: Store) -> None:
+    (result,) = await store.write_many(fail, [1])
+
+    assert isinstance(result, ValueError)
+    assert await store.write(add, 1) == 1
+
+
+async def test_no_transaction_grows_beyond_its_limit(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+    store = Store(database, on_batch=sizes.append)
+
+    small, large = await asyncio.gather(
+        store.write_many(add, range(600)), store.write_many(add, range(1000, 1000 + 2 * BATCH + 1))
+    )
+
+    assert small == list(range(600))
+    assert large == list(range(1000, 1000 + 2 * BATCH + 1))
+    assert sizes == [600, BATCH, BATCH, 1]
+    await store.stop()
 
 
 async def test_a_failed_write_leaves_nothing(store: Store) -> None:

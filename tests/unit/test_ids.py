@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from intake_service.ids import first_id_at, is_id, new_id, parse_id
+from intake_service.ids import find_id, first_id_at, new_id, parse_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_it() -> None:
@@ -39,7 +39,7 @@ def test_the_canonical_form_is_lower_case() -> None:
     made = new_id()
 
     assert parse_id(made.upper()) == parse_id(made) == made
-    assert is_id(made.upper())
+    assert find_id(made.upper()) == made
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_canonical_form_is_lower_case() -> None:
     ],
 )
 def test_what_is_no_uuid_is_refused(text: str) -> None:
-    assert not is_id(text)
+    assert find_id(text) is None
     with pytest.raises(ValueError, match="not a UUID"):
         parse_id(text)
 
@@ -69,4 +69,4 @@ def test_the_first_id_of_an_instant_parts_those_made_before_from_those_made_afte
     earlier, later = first_id_at(now - 1_000_000), first_id_at(now + 1_000_000)
 
     assert earlier < new_id() < later
-    assert is_id(earlier)
+    assert find_id(earlier) == earlier

@@ -80,6 +80,32 @@ def test_a_line_is_one_json_object_with_its_fields(lines: Lines) -> None:
     }
 
 
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_lines_of_many_are_those_of_each(lines: Lines, level: str) -> None:
+    configure_logs("intake", level=level, log_format="json", stream=lines.stream)
+    log = get_logger()
+    fields: list[dict[str, Any]] = [{"request_id": "1", "at": 3}, {"request_id": "2"}, {"correlation_id": "own"}]
+
+    with bound(correlation_id="c-1"):
+        log.info_each("Status updated", fields)
+        together = lines.read()
+        for each in fields:
+            log.info("Status updated", **each)
+    alone = lines.read()[len(together) :]
+
+    assert len(together) == (len(fields) if level == "info" else 0)
+    assert [list(line) for line in together] == [list(line) for line in alone]
+    assert [line | {"timestamp": ""} for line in together] == [line | {"timestamp": ""} for line in alone]
+
+
+def test_lines_of_many_are_readable_on_a_terminal(lines: Lines) -> None:
+    configure_logs("intake", level="info", log_format="console", stream=lines.stream)
+
+    get_logger().info_each("Status updated", [{"request_id": "1"}, {"request_id": "2"}])
+
+    assert [line.count("Status updated") for line in lines.text.splitlines()] == [1, 1]
+
+
 async def test_lines_that_are_logged_together_are_written_together(lines: Lines) -> None:
     configure_logs("intake", level="info", log_format="json", stream=lines.stream)
     log = get_logger()
