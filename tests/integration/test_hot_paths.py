@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 1975,
-    "intake create": 1860,
-    "intake claim": 1745,
-    "intake announce": 1545,
-    "intake complete": 1920,
+    "intake create": 1785,
+    "intake claim": 1625,
+    "intake announce": 1440,
+    "intake complete": 1845,
     "intake publish": 1300,
     "orchestrator process": 1960,
     "adapter deliver": 1525,
