@@ -10,7 +10,6 @@ import orjson
 
 from chassis.clock import Micros, to_rfc3339
 from chassis.streams import DEAD_LETTER_STREAM, EVENTS_STREAM, work_stream
-from intake_service.ids import new_id
 from intake_service.integration_request import Status
 
 CREATED = "IntegrationRequestCreated"
@@ -77,29 +76,31 @@ def ring(target_system: str, request_id: str, traceparent: str = "") -> tuple[st
     return work_stream(target_system), fields
 
 
-def created(about: About, at: Micros) -> Event:
+def created(event_id: str, about: About, at: Micros) -> Event:
     """The event of a new request."""
-    return _event(CREATED, about, at, rings=True)
+    return _event(event_id, CREATED, about, at, rings=True)
 
 
 def transition(
-    about: About, at: Micros, before: Status, after: Status, *, attempts: int, failure_reason: str | None
+    event_id: str, about: About, at: Micros, before: Status, after: Status, *, attempts: int, failure_reason: str | None
 ) -> Event:
     """The event of one move."""
     if after is Status.COMPLETED:
-        return _event(COMPLETED, about, at, completedAt=to_rfc3339(at), attempts=attempts)
+        return _event(event_id, COMPLETED, about, at, completedAt=to_rfc3339(at), attempts=attempts)
     if after is Status.FAILED:
-        return _event(FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
+        return _event(event_id, FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
     rings = after is Status.RECEIVED
-    return _event(STATUS_CHANGED, about, at, rings=rings, oldStatus=str(before), newStatus=str(after))
+    return _event(event_id, STATUS_CHANGED, about, at, rings=rings, oldStatus=before, newStatus=after)
 
 
-def dead_lettered(about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:
+def dead_lettered(event_id: str, about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:
     """The event of a request that wants an operator."""
-    return _event(DEAD_LETTERED, about, at, failureReason=failure_reason, attempts=attempts)
+    return _event(event_id, DEAD_LETTERED, about, at, failureReason=failure_reason, attempts=attempts)
 
 
-def _event(event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int) -> Event:
+def _event(
+    event_id: str, event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int
+) -> Event:
     request_id, external_id, correlation_id, traceparent, target_system = about
     data = {
         "eventType": event_type,
@@ -110,4 +111,4 @@ def _event(event_type: str, about: About, at: Micros, *, rings: bool = False, **
         **more,
     }
     text = orjson.dumps(data).decode()
-    return Event(new_id(), event_type, request_id, correlation_id, traceparent, target_system, rings, text, at)
+    return Event(event_id, event_type, request_id, correlation_id, traceparent, target_system, rings, text, at)

@@ -3,7 +3,7 @@
 Every change of state in the hub goes through `record`. The update is compare-and-set on the row's version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from chassis.many_rows import ManyRows, Write, execute_together
 from intake_service import events
 from intake_service.events import Event
-from intake_service.ids import new_id
+from intake_service.ids import new_id, new_ids
 from intake_service.integration_request import Standing, Status, path
 from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
 from intake_service.store.tables import dead_letters, history, outbox
@@ -89,10 +89,11 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change], *besi
         _check(wave, _UPDATE.execute(connection, _update_rows(wave, now)))
     entries: list[HistoryRow] = []
     published: list[Event] = []
+    event_ids = new_ids()
     for change in changes:
         moves = path(change.request.standing.status, change.after.status)
         entries += _history_of(change, moves, now)
-        published += _events_of(change, moves, now)
+        published += _events_of(change, moves, now, event_ids)
     updated, *_ = execute_together(
         connection,
         (_UPDATE, _update_rows(last, now)),
@@ -173,15 +174,18 @@ def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int
     return entries
 
 
-def _events_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[Event]:
-    about, after = change.request.about, change.after
+def _events_of(
+    change: Change, moves: Sequence[tuple[Status, Status]], now: int, event_ids: Iterator[str]
+) -> list[Event]:
+    about, attempts, reason = change.request.about, change.after.attempts, change.after.failure_reason
     published = [
-        events.transition(about, now, source, target, attempts=after.attempts, failure_reason=after.failure_reason)
+        events.transition(next(event_ids), about, now, source, target, attempts=attempts, failure_reason=reason)
         for source, target in moves
     ]
     if change.dead_letter:
-        reason = after.failure_reason or ""
-        published.append(events.dead_lettered(about, now, attempts=after.attempts, failure_reason=reason))
+        published.append(
+            events.dead_lettered(next(event_ids), about, now, attempts=attempts, failure_reason=reason or "")
+        )
     return published
 
 

@@ -11,6 +11,7 @@ from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotF
 from chassis.many_rows import ManyRows
 from intake_service import events
 from intake_service.events import Event
+from intake_service.ids import new_ids
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
 from intake_service.store.changes import Change, add, created_row, record
 from intake_service.store.payloads import payload_keys_of
@@ -56,7 +57,8 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
     if inserted != len(items):
         refused = _duplicates(connection, items)
     accepted = [item for item in items if item.id not in refused]
-    announced = {item.id: events.created(stored[item.id].about, now) for item in accepted}
+    event_ids = new_ids()
+    announced = {item.id: events.created(next(event_ids), stored[item.id].about, now) for item in accepted}
     add(connection, [created_row(item.id, now, item.actor) for item in accepted], list(announced.values()))
     return [
         refused[item.id] if item.id in refused else Created(request=stored[item.id], events=[announced[item.id]])

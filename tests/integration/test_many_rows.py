@@ -84,7 +84,7 @@ def test_rows_that_are_there_already_are_left_out(connection: sa.Connection) -> 
 def test_more_than_one_document_holds_is_written_all_the_same(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_BYTES", 200)
+    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_CHARACTERS", 200)
 
     assert INSERT.execute(connection, named(*(f"thing {number}" for number in range(20)))) == 20
     assert len(names(connection)) == 20
@@ -99,11 +99,11 @@ def test_a_batch_is_one_statement(connection: sa.Connection) -> None:
     assert len(sent) == 1
 
 
-@pytest.mark.parametrize("most_bytes", [1_000_000, 20])
+@pytest.mark.parametrize("most", [1_000_000, 20])
 def test_statements_for_several_tables_each_say_what_they_touched(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_BYTES", most_bytes)
+    monkeypatch.setattr(many_rows, "MAX_DOCUMENT_CHARACTERS", most)
     INSERT.execute(connection, named("a", "b", "c"))
 
     touched = execute_together(

@@ -303,6 +303,7 @@ async def test_two_relays_publish_everything_and_leave_no_row(
 def _left_behind(connection: Any, now: int, items: Any) -> list[None]:
     """Write requests' events as a process does that dies before it publishes them."""
     from intake_service.events import About, created
+    from intake_service.ids import new_id
     from intake_service.store.changes import add
 
     at = now - 10_000_000
@@ -311,7 +312,7 @@ def _left_behind(connection: Any, now: int, items: Any) -> list[None]:
             About(request_id=name, external_id=name, correlation_id="c", traceparent="", target_system="TotvsProtheus")
             for name in names
         ]
-        add(connection, [], [created(each, at) for each in about])
+        add(connection, [], [created(new_id(), each, at) for each in about])
     return [None] * len(items)
 
 
