@@ -18,14 +18,15 @@ class SharedTimeout:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waits: deque[_Wait] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> "_Wait":
         """Begin a wait, for a `with`, in a task. The `with` raises: TimeoutError when it took too long."""
-        task = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)  # without its loop it asks the system which process this is
         assert task is not None
-        loop = task.get_loop()
         wait = _Wait(task, loop.time() + self._seconds)
         self._drop_what_is_over()
         self._waits.append(wait)

@@ -339,6 +339,15 @@ async def test_an_idle_connection_is_kept(hub: GatewayUnderTest, monkeypatch: py
         assert (await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status == 200
 
 
+async def test_an_idle_connection_is_closed_in_the_end(hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.server.KEEP_ALIVE_SECONDS", 0)
+    async with serving(hub) as served:
+        idle = await served.connect()
+
+        assert (await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status == 200
+        assert await idle.is_closed()
+
+
 async def test_many_idle_connections_hinder_nobody(served: Served) -> None:
     for _ in range(300):
         await served.connect()
