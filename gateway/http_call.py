@@ -3,7 +3,7 @@
 uvicorn writes them apart and looks at every header twice: as much work as all the rest of the connection.
 """
 
-from typing import Any, cast
+from typing import cast
 
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -15,11 +15,8 @@ _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 class Call(RequestResponseCycle):
     """One call of a partner."""
 
-    def __init__(self, **parts: Any) -> None:
-        """Take uvicorn's own arguments."""
-        super().__init__(**parts)
-        #: The head of the answer, until the first part of its body comes.
-        self._head: HTTPResponseStartEvent | None = None
+    #: The head of the answer, until the first part of its body comes.
+    _head: HTTPResponseStartEvent | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send a part of the answer (ASGI). Raises: RuntimeError when it is none that could follow."""
@@ -37,12 +34,12 @@ class Call(RequestResponseCycle):
 
     def _write_whole(self, head: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
         """Write an answer that is all here, on a connection that stays; whatever else is left to uvicorn."""
-        body = message["body"]
+        body = message.get("body", b"")
         headers = [*self.default_headers, *head["headers"]]
         lines = b"\r\n".join(map(b": ".join, headers))
         is_whole = (b"content-length", b"%d" % len(body)) in headers and not message.get("more_body")
         is_safe = len(lines.translate(None, _CONTROLS)) == len(lines) - 2 * (len(headers) - 1)
-        stays = self.keep_alive and b"\r\nconnection:" not in lines
+        stays = self.keep_alive and lines.find(b"\r\nconnection:") < 0
         can_write = not self.disconnected and not self.flow.write_paused and self.scope["method"] != "HEAD"
         if not (is_whole and is_safe and stays and can_write):
             return False

@@ -32,7 +32,7 @@ class _Answered:
         self.ended = 0
         transport = cast(asyncio.Transport, self.wire)
         self.call = Call(
-            scope={"type": "http", "method": method},
+            scope=cast(Any, {"type": "http", "method": method}),
             transport=transport,
             flow=FlowControl(transport),
             logger=logging.getLogger("uvicorn.error"),
