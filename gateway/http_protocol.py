@@ -211,7 +211,7 @@ def _without_upgrade(data: bytes) -> bytes:
 
     Java's HttpClient offers h2c with every plain call, and httptools takes a call with such an offer to have no body.
     """
-    if b"pgrade" not in data:
+    if _UPGRADE.search(data, 0, MAX_HEAD_BYTES) is None:
         return data
     head, end, rest = data.partition(b"\r\n\r\n")
     return _UPGRADE.sub(b"\r\nx-offer:", head) + end + rest

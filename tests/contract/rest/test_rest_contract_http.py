@@ -115,9 +115,10 @@ async def test_an_offer_to_upgrade_is_passed_over(served: Served) -> None:
 
     first = await connection.send(served.create(create_body("A"), offer)).answer()
     second = await connection.send(served.create(create_body("B"), offer.lower())).answer()
+    third = await connection.send(served.create(create_body("C"), offer.upper())).answer()
 
-    assert (first.status, second.status) == (202, 202)
-    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B"]
+    assert (first.status, second.status, third.status) == (202, 202, 202)
+    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B", "C"]
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
