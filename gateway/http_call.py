@@ -36,15 +36,15 @@ class Call(RequestResponseCycle):
         """Write an answer that is all here, on a connection that stays; whatever else is left to uvicorn."""
         body = message.get("body", b"")
         headers = [*self.default_headers, *head["headers"]]
-        lines = b"\r\n".join(map(b": ".join, headers))
+        lines = STATUS_LINE[head["status"]] + b"\r\n".join(map(b": ".join, headers))
         is_whole = (b"content-length", b"%d" % len(body)) in headers and not message.get("more_body")
-        is_safe = len(lines.translate(None, _CONTROLS)) == len(lines) - 2 * (len(headers) - 1)
+        is_safe = len(lines.translate(None, _CONTROLS)) == len(lines) - 2 * len(headers)
         stays = self.keep_alive and lines.find(b"\r\nconnection:") < 0
         can_write = not self.disconnected and not self.flow.write_paused and self.scope["method"] != "HEAD"
         if not (is_whole and is_safe and stays and can_write):
             return False
         self.waiting_for_100_continue = False
-        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[head["status"]], lines, body))
+        self.transport.write(b"%b\r\n\r\n%b" % (lines, body))
         self.response_complete = True
         self.message_event.set()
         self.on_response()

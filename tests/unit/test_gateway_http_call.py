@@ -27,7 +27,7 @@ class _Wire:
 class _Answered:
     """A call whose answer is sent by the test."""
 
-    def __init__(self, *, method: str = "POST", keep_alive: bool = True) -> None:
+    def __init__(self, *, method: str = "POST", keep_alive: bool = True, dated: bool = True) -> None:
         self.wire = _Wire()
         self.ended = 0
         transport = cast(asyncio.Transport, self.wire)
@@ -38,7 +38,7 @@ class _Answered:
             logger=logging.getLogger("uvicorn.error"),
             access_logger=logging.getLogger("uvicorn.access"),
             access_log=False,
-            default_headers=[(b"date", b"now")],
+            default_headers=[(b"date", b"now")] if dated else [],
             message_event=asyncio.Event(),
             expect_100_continue=False,
             keep_alive=keep_alive,
@@ -114,6 +114,14 @@ async def test_the_last_answer_of_a_connection_says_so(keep_alive: bool, headers
     sent = await answered.send(b"{}", headers=[(b"content-length", b"2"), *headers])
 
     assert sent.count(b"connection: close") == 1
+    assert answered.wire.is_closed
+
+
+async def test_it_says_so_in_the_first_header_too() -> None:
+    answered = _Answered(dated=False)
+
+    await answered.send(b"{}", headers=[(b"connection", b"close"), (b"content-length", b"2")])
+
     assert answered.wire.is_closed
 
 
