@@ -6,7 +6,7 @@ from chassis.access import Caller
 from chassis.errors import ConfigurationError, ServiceUnavailable
 from chassis.logs import get_logger
 from chassis.tokens import TokenVerifier
-from gateway.headers import header_values
+from gateway.headers import headers_of
 from gateway.problems import MalformedRequest, TokenMissing
 
 log = get_logger()
@@ -18,7 +18,7 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, scopes: frozenset[
     Raises: Unauthenticated; PermissionDenied; MalformedRequest for two tokens; ServiceUnavailable when there are no
     keys to check with.
     """
-    values = header_values(scope, b"authorization")
+    values = headers_of(scope).get(b"authorization")
     if not values:
         raise TokenMissing("Send a token: Authorization: Bearer <JWT>.")
     if len(values) > 1:

@@ -17,7 +17,7 @@ from chassis.correlation import HEADER, clean_correlation_id, clean_traceparent,
 from chassis.errors import HubError, InternalError
 from chassis.logs import bind, get_logger
 from chassis.telemetry import UNMATCHED, Telemetry
-from gateway.headers import header_text, path_of
+from gateway.headers import header_text, headers_of, path_of
 from gateway.problems import COLLECTION, MethodNotAllowed, RouteNotFound, problem_headers, status_of, to_problem
 from gateway.readiness import Readiness
 from gateway.request_body import linger, must_close
@@ -31,6 +31,7 @@ CLIENT_GONE = 499
 
 _CORRELATION_HEADER = HEADER.lower().encode()
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+_PERCENT = ord("%")
 _CLOSE = (b"connection", b"close")
 
 
@@ -61,12 +62,13 @@ class Edge:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        correlation_id = clean_correlation_id(header_text(scope, _CORRELATION_HEADER))
+        headers = headers_of(scope)
+        correlation_id = clean_correlation_id(header_text(headers, _CORRELATION_HEADER))
         correlation_id_var.set(correlation_id)
-        traceparent_var.set(clean_traceparent(header_text(scope, b"traceparent")))
+        traceparent_var.set(clean_traceparent(header_text(headers, b"traceparent")))
         if scope["method"] == "HEAD":  # answered as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
-        answer = _Answer(send, correlation_id, close=self._readiness.draining)
+        answer = _Answer(send, correlation_id, self._readiness.draining)
         # bound for good: a call has a task, and so a context, of its own
         bind(correlation_id=correlation_id)
         try:
@@ -82,7 +84,7 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
-            if b"%" in scope["raw_path"]:  # no path of ours needs it; %2F and %00 would be matched decoded
+            if _PERCENT in scope["raw_path"]:  # no path of ours needs it; %2F and %00 would be matched decoded
                 raise RouteNotFound("There is no such path; /docs lists them.")
             serve = self._fixed.get((scope["method"], scope["path"]), self._router)
             await serve(scope, receive, answer.send)
@@ -133,7 +135,7 @@ class _Answer:
 
     __slots__ = ("_correlation_id", "_send", "close", "status")
 
-    def __init__(self, send: Send, correlation_id: str, *, close: bool) -> None:
+    def __init__(self, send: Send, correlation_id: str, close: bool) -> None:
         self._send = send
         self._correlation_id = correlation_id
         self.close = close

@@ -1,6 +1,6 @@
 """Reading the raw headers of an ASGI scope: a list of pairs, names in lower case."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.types import Scope
@@ -9,18 +9,20 @@ from starlette.types import Scope
 _BY_NAME = "hub.headers"
 
 
-def header_values(scope: Scope, name: bytes) -> Sequence[bytes]:
-    """Every value of one header, in the order sent."""
-    by_name: dict[bytes, list[bytes]] | None = scope.get(_BY_NAME)
+Headers = Mapping[bytes, Sequence[bytes]]
+
+
+def headers_of(scope: Scope) -> Headers:
+    """The headers of a call by name, each with its values in the order sent."""
+    by_name: Headers | None = scope.get(_BY_NAME)
     if by_name is None:
         by_name = scope[_BY_NAME] = _group(scope["headers"])
-    return by_name.get(name, ())
+    return by_name
 
 
-def header_text(scope: Scope, name: bytes) -> str | None:
+def header_text(headers: Headers, name: bytes) -> str | None:
     """The first value of one header."""
-    values = header_values(scope, name)
-    return str(values[0], "latin-1") if values else None
+    return str(headers[name][0], "latin-1") if name in headers else None
 
 
 def raw_headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

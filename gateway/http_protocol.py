@@ -1,19 +1,23 @@
 """HTTP/1.1 on one connection: uvicorn's protocol with the limits it lacks, and refusals that are problem documents.
 
 uvicorn bounds neither the head of a request nor the time a client may take over it. Limits on the body are in
-gateway.request_body.
+gateway.request_body, answers in gateway.http_call.
 """
 
 import asyncio
 import re
 from collections import deque
+from urllib.parse import unquote
 
+import httptools
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from chassis.correlation import HEADER, clean_correlation_id
 from chassis.errors import HubError
 from chassis.logs import get_logger
 from gateway.headers import raw_headers
+from gateway.http_call import Call
 from gateway.problems import (
     HeadersTooLarge,
     MalformedRequest,
@@ -42,11 +46,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers = []
         self._refusal: HubError | None = None
         #: Calls without their answer, in order: a client may send the next before it has read the last (pipelining).
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._unanswered: deque[Call] = deque()
         #: Between requests too: what comes next is a head.
         self._in_head = True
         #: What came since the last of a body or the end of a call: a head, a chunk's extensions, trailers.
         self._head_bytes = 0
+        #: Loop time of the last answer.
+        self._answered_at = 0.0
         #: Loop time since which the client owes us the rest of a request; None while it owes nothing.
         self._waits_since: float | None = self.loop.time()
 
@@ -61,6 +67,12 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_headers_too_large())
 
+    def on_message_begin(self) -> None:
+        """Begin a request (parser callback); uvicorn makes half a scope here."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         """Hand the request to the application (parser callback); an error raised here ends the connection."""
         is_long = self._head_bytes > MAX_HEAD_BYTES  # the bytes may hold some of the body: then count
@@ -69,12 +81,27 @@ class GatewayProtocol(HttpToolsProtocol):
             raise ValueError("the request's head is over its limits")
         self._in_head = False
         self._head_bytes = 0
-        super().on_headers_complete()
-        # uvicorn adds trailers to its list: no call may be changed by them (RFC 9110, 6.5.1)
-        self.scope["headers"] = self.headers.copy()
+        call = self._new_call()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
-        self._unanswered.append(self.cycle)
+        self._unanswered.append(call)
+        before: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's hints say
+        self.cycle = call
+        if before is None or before.response_complete:
+            self._start_asgi_task(call, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((call, self.app))
+
+    def on_response_complete(self) -> None:
+        """Begin the next call if it is here (the call's own callback); uvicorn sets a timer for the wait for each."""
+        self.server_state.total_requests += 1
+        self._answered_at = self.loop.time()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every call that nobody reads its answer (asyncio callback); uvicorn tells only the last one."""
@@ -100,8 +127,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse(self._refusal or MalformedRequest("This is not a valid HTTP/1.1 request; check the client."))
 
     def cut_off_if_slow(self) -> None:
-        """End the connection when the client takes too long over a request; called once a second."""
-        if self._waits_since is None or self.transport.is_closing():
+        """End the connection when the client takes too long over a request or between two; called once a second."""
+        if self.transport.is_closing():
+            return
+        if self._waits_since is None:
+            if self.cycle.response_complete and self.loop.time() - self._answered_at >= self.timeout_keep_alive:
+                self.transport.close()
             return
         if self.loop.time() - self._waits_since < (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
             return
@@ -112,7 +143,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: HubError) -> None:
         """Answer with a problem and close, unless an answer is out or still to come."""
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's hints say
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if cycle is not None and not cycle.response_started and not cycle.more_body:
             # What is sent now would be taken for the answer to the request in flight: that one ends the connection.
             cycle.keep_alive = False
@@ -124,6 +155,39 @@ class GatewayProtocol(HttpToolsProtocol):
         log.warning("Call refused", reason=error.reason, status=status, route="unmatched")
         self.transport.write(self._refusal_bytes(error, status))
         self.transport.close()
+
+    def _new_call(self) -> Call:
+        version = self.parser.get_http_version()
+        target = httptools.parse_url(self.url)
+        path = target.path.decode("ascii")
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": target.path,
+            "query_string": target.query or b"",
+            # the parser adds trailers to its list: no call may be changed by them (RFC 9110, 6.5.1)
+            "headers": self.headers.copy(),
+        }
+        return Call(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
 
     def _count_head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -147,7 +211,7 @@ def _without_upgrade(data: bytes) -> bytes:
 
     Java's HttpClient offers h2c with every plain call, and httptools takes a call with such an offer to have no body.
     """
-    if b"pgrade" not in data:
+    if _UPGRADE.search(data, 0, MAX_HEAD_BYTES) is None:
         return data
     head, end, rest = data.partition(b"\r\n\r\n")
     return _UPGRADE.sub(b"\r\nx-offer:", head) + end + rest

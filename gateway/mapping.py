@@ -94,7 +94,7 @@ def to_create_request(
         external_id=body.external_id,
         source_system=body.source_system,
         target_system=body.target_system,
-        payload_json=bytes(body.payload).decode(),
+        payload_json=str(body.payload, "utf-8"),
         correlation_id=correlation_id,
         partner_id=partner_id,
         traceparent=traceparent,

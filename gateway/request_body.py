@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope
 
 from chassis.errors import PayloadTooLarge
 from chassis.json_text import MAX_BYTES
-from gateway.headers import header_values
+from gateway.headers import Headers, headers_of
 from gateway.problems import MalformedRequest, UnsupportedMediaType
 
 _BODY_READ = "hub.body_read"
@@ -27,8 +27,9 @@ async def read_json_body(scope: Scope, receive: Receive) -> bytes:
     Raises: UnsupportedMediaType; PayloadTooLarge, as soon as it is known; MalformedRequest for a length that is no
     number; ClientDisconnect when the client went away before the end.
     """
-    _require_json(scope)
-    if _declared_length(scope) > MAX_BYTES:
+    headers = headers_of(scope)
+    _require_json(headers)
+    if _declared_length(headers) > MAX_BYTES:
         raise _too_large()
     message = await receive()
     body = message.get("body", b"")
@@ -46,10 +47,9 @@ def must_close(scope: Scope) -> bool:
     """Whether a refusal must end the connection: what is unread of the body is long, endless, or may never come."""
     if scope.get(_BODY_READ):
         return False
-    waits_for_100 = bool(header_values(scope, b"expect"))
-    is_chunked = bool(header_values(scope, b"transfer-encoding"))
+    headers = headers_of(scope)
     try:
-        return waits_for_100 or is_chunked or _declared_length(scope) > MAX_BYTES
+        return b"expect" in headers or b"transfer-encoding" in headers or _declared_length(headers) > MAX_BYTES
     except MalformedRequest:
         return True
 
@@ -81,11 +81,12 @@ async def _read_rest(first: bytes, receive: Receive) -> tuple[bytearray, Message
             return body, message
 
 
-def _require_json(scope: Scope) -> None:
-    types = header_values(scope, b"content-type")
+def _require_json(headers: Headers) -> None:
+    types = headers.get(b"content-type", ())
     if types != [b"application/json"] and not (len(types) == 1 and _is_json(types[0])):
         raise UnsupportedMediaType("Send the body as Content-Type: application/json, in UTF-8.")
-    if any(coding.strip().lower() != b"identity" for coding in header_values(scope, b"content-encoding")):
+    codings = headers.get(b"content-encoding")
+    if codings and any(coding.strip().lower() != b"identity" for coding in codings):
         raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
 
 
@@ -97,8 +98,8 @@ def _is_json(content_type: bytes) -> bool:
     return charset is None or charset[1].strip().lower() == b"utf-8"
 
 
-def _declared_length(scope: Scope) -> int:
-    values = header_values(scope, b"content-length")
+def _declared_length(headers: Headers) -> int:
+    values = headers.get(b"content-length")
     if not values:
         return 0
     if len(values) > 1 or not values[0].isdigit():

@@ -19,7 +19,7 @@ from chassis.logs import bind, get_logger
 from chassis.tracing import Tracing, trace_fields
 from chassis.turns import Turns
 from gateway.bodies import CreateBody
-from gateway.headers import header_text, raw_headers
+from gateway.headers import header_text, headers_of, raw_headers
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
 from gateway.mapping import (
@@ -82,7 +82,7 @@ class IntegrationRequestRoutes:
             headers += raw_headers(
                 rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
             )
-        return _JsonResponse(to_accepted_body(stored), headers, status=202)
+        return _JsonResponse(to_accepted_body(stored), headers, 202)
 
     async def _read_long_body(self, text: bytes) -> CreateBody:
         return await self._long_bodies.take(lambda: read_create_body(text))
@@ -92,7 +92,7 @@ class IntegrationRequestRoutes:
         request_id = read_id(request.path_params["id"])
         stored = await self._intake.get(request_id, _caller(request))
         headers = {"ETag": to_etag(stored), **_REVALIDATE}
-        if etag_matches(header_text(request.scope, b"if-none-match"), headers["ETag"]):
+        if etag_matches(header_text(headers_of(request.scope), b"if-none-match"), headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return _JsonResponse(to_body(stored), raw_headers(headers))
 
@@ -118,7 +118,7 @@ def _caller(request: Request) -> Caller:
 class _JsonResponse(Response):
     """A JSON body whose headers are bytes already; Starlette's own encodes each anew for every answer."""
 
-    def __init__(self, body: msgspec.Struct, headers: list[tuple[bytes, bytes]], *, status: int = 200) -> None:
+    def __init__(self, body: msgspec.Struct, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
         self.status_code = status
         self.background = None
         self.body = msgspec.json.encode(body)

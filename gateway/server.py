@@ -28,7 +28,7 @@ class _Server(uvicorn.Server):
         self._tls = tls
 
     async def on_tick(self, counter: int) -> bool:
-        """Cut slow clients off and look for a new certificate once a second (uvicorn calls this every 100 ms)."""
+        """Once a second cut slow and idle clients off and look for a new certificate (uvicorn calls each 100 ms)."""
         if counter % 10 == 0:
             if self._tls is not None and self.config.ssl is not None and self._tls.reload():
                 self._tls.load_into(self.config.ssl)

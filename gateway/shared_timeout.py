@@ -1,6 +1,6 @@
 """asyncio.timeout for many waits of one length, with one timer for all of them.
 
-    begins ──▶ [oldest … newest]   a wait that is over stays until those before it are over too
+    begins ──▶ [oldest … newest] ──▶ ends, from any place
                    │
                    └── the timer is set for the oldest that is not over
 
@@ -9,7 +9,7 @@ rest of it.
 """
 
 import asyncio
-from collections import deque
+from itertools import islice, takewhile
 from types import TracebackType
 
 
@@ -18,50 +18,45 @@ class SharedTimeout:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._waits: deque[_Wait] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waits: dict[_Wait, None] = {}  # in order, and each can leave at once
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> "_Wait":
         """Begin a wait, for a `with`, in a task. The `with` raises: TimeoutError when it took too long."""
-        task = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)  # without its loop it asks the system which process this is
         assert task is not None
-        loop = task.get_loop()
-        wait = _Wait(task, loop.time() + self._seconds)
-        self._drop_what_is_over()
-        self._waits.append(wait)
+        wait = _Wait(self._waits, task, loop.time() + self._seconds)
+        self._waits[wait] = None
         if self._timer is None:
             self._timer = loop.call_at(wait.due_at, self._cancel_what_is_late, loop)
         return wait
 
-    def _drop_what_is_over(self) -> None:
-        while self._waits and self._waits[0].is_over:
-            self._waits.popleft()
-
     def _cancel_what_is_late(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._drop_what_is_over()
-        while self._waits and self._waits[0].due_at <= loop.time():
-            self._waits.popleft().cancel()
-            self._drop_what_is_over()
-        if self._waits:
-            self._timer = loop.call_at(self._waits[0].due_at, self._cancel_what_is_late, loop)
+        for wait in list(takewhile(lambda wait: wait.due_at <= loop.time(), self._waits)):
+            del self._waits[wait]
+            wait.cancel()
+        for oldest in islice(self._waits, 1):
+            self._timer = loop.call_at(oldest.due_at, self._cancel_what_is_late, loop)
 
 
 class _Wait:
-    __slots__ = ("_cancelling", "_is_late", "_task", "due_at", "is_over")
+    __slots__ = ("_cancelling", "_is_late", "_task", "_waits", "due_at")
 
-    def __init__(self, task: "asyncio.Task[object]", due_at: float) -> None:
+    def __init__(self, waits: "dict[_Wait, None]", task: "asyncio.Task[object]", due_at: float) -> None:
+        self._waits = waits
         self._task = task
         self._cancelling = task.cancelling()
         self._is_late = False
         self.due_at = due_at
-        self.is_over = False
 
     def __enter__(self) -> None:
         """Nothing: the wait began when it was made."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.is_over = True
+        self._waits.pop(self, None)
         # as asyncio.timeout has it: a cancellation that somebody else asked for as well stays one
         if self._is_late and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

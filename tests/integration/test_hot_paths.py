@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
-    "gateway create": 1975,
+    "gateway create": 1775,
     "intake create": 1665,
     "intake claim": 1540,
     "intake announce": 1400,

@@ -115,9 +115,10 @@ async def test_an_offer_to_upgrade_is_passed_over(served: Served) -> None:
 
     first = await connection.send(served.create(create_body("A"), offer)).answer()
     second = await connection.send(served.create(create_body("B"), offer.lower())).answer()
+    third = await connection.send(served.create(create_body("C"), offer.upper())).answer()
 
-    assert (first.status, second.status) == (202, 202)
-    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B"]
+    assert (first.status, second.status, third.status) == (202, 202, 202)
+    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B", "C"]
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
@@ -337,6 +338,15 @@ async def test_an_idle_connection_is_kept(hub: GatewayUnderTest, monkeypatch: py
 
         assert await silent.is_closed()  # so the sweep has come by
         assert (await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status == 200
+
+
+async def test_an_idle_connection_is_closed_in_the_end(hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.server.KEEP_ALIVE_SECONDS", 0)
+    async with serving(hub) as served:
+        idle = await served.connect()
+
+        assert (await idle.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status == 200
+        assert await idle.is_closed()
 
 
 async def test_many_idle_connections_hinder_nobody(served: Served) -> None:
