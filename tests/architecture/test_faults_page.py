@@ -1,8 +1,9 @@
 """The page of faults names tests that exist, and leaves no case of its list out."""
 
-import ast
 import re
 from pathlib import Path
+
+from tests.sources import functions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -10,10 +11,7 @@ LAST_CASE = 87
 
 
 def names_in(path: Path) -> set[str]:
-    if not path.is_file():
-        return set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return functions(path) if path.is_file() else set()
 
 
 def test_every_test_that_the_page_names_exists() -> None:

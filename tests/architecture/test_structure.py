@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources import parse
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("gateway", "intake_service", "orchestrator_service", "adapter_service")
 GRPC_SERVICES = SERVICES[1:]
@@ -63,14 +65,10 @@ def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=name(path))
-
-
 def imported_packages(path: Path) -> set[str]:
     """Top-level packages that `path` imports anywhere, inside functions too."""
     found: set[str] = set()
-    for node in ast.walk(parsed(path)):
+    for node in ast.walk(parse(path)):
         match node:
             case ast.Import(names=names):
                 found |= {alias.name.partition(".")[0] for alias in names}
@@ -117,7 +115,7 @@ def test_only_the_entry_point_knows_the_composition_root(service: str) -> None:
     users = {
         name(path)
         for path in sources(service)
-        for node in ast.walk(parsed(path))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.ImportFrom)
         and (node.module == f"{service}.bootstrap" or (node.module == service and "bootstrap" in names_of(node)))
     }
@@ -154,7 +152,7 @@ def test_importing_a_module_does_nothing(package: str) -> None:
 
 def deeds(path: Path) -> Iterator[ast.stmt]:
     """Yield the module-level statements of `path` that act or read the environment."""
-    for node in parsed(path).body:
+    for node in parse(path).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         names_something = is_docstring or isinstance(node, NAMES_ONLY) or is_declaration(node)
         if not names_something or (isinstance(node, ast.Assign | ast.AnnAssign) and reads_environment(node)):
@@ -185,7 +183,7 @@ def test_the_median_module_fits_in_a_few_screens() -> None:
 
 @pytest.mark.parametrize(("step", "path"), list(enumerate(JOURNEY, start=1)))
 def test_a_journey_file_says_where_it_stands(step: int, path: str) -> None:
-    docstring = ast.get_docstring(parsed(ROOT / path)) or ""
+    docstring = ast.get_docstring(parse(ROOT / path)) or ""
 
     assert f"Journey {step}/{len(JOURNEY)}" in docstring
 

@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 1775,
-    "intake create": 1665,
-    "intake claim": 1540,
-    "intake announce": 1400,
-    "intake complete": 1645,
+    "intake create": 1520,
+    "intake claim": 1470,
+    "intake announce": 1330,
+    "intake complete": 1585,
     "intake publish": 855,
-    "orchestrator process": 1755,
-    "adapter deliver": 1355,
+    "orchestrator process": 1750,
+    "adapter deliver": 1370,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {

@@ -26,7 +26,7 @@ def test_ids_rise() -> None:
 def test_ids_of_a_batch_rise_among_all_others() -> None:
     before, batch, after = new_id(), list(new_ids()), new_id()
 
-    assert all(is_id(each) and uuid.UUID(each).version == 7 for each in batch)
+    assert all(find_id(each) and uuid.UUID(each).version == 7 for each in batch)
     assert [before, *batch, after] == sorted({before, *batch, after})
     assert len(batch) == 65_536
 
