@@ -17,20 +17,27 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._waits: set[_Wait] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+
+    def within(self, seconds: float) -> "_Wait":
+        """Begin a wait of so many seconds at most, as `until` does."""
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        return self.until(loop.time() + seconds)
 
     def until(self, deadline: float) -> "_Wait":
         """Begin a wait, for a `with`, in a task; `deadline` is an instant of the event loop's clock.
 
         The `with` raises: TimeoutError when that has come.
         """
-        task = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)  # without its loop it asks the system which process this is
         assert task is not None
         wait = _Wait(self._waits, task, deadline)
         self._waits.add(wait)
         if deadline < self._rings_at:
-            self._set_timer(task.get_loop(), deadline)
+            self._set_timer(loop, deadline)
         return wait
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:

@@ -10,8 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TextIO
 
@@ -158,16 +157,6 @@ def _json_methods(service: str, least: int, together: _Together) -> dict[str, Ca
 
 def _leave_out(event: str, /, *_: object, **fields: object) -> None:
     """Log nothing: the level is below the one that is wanted."""
-
-
-@contextmanager
-def bound(**fields: str) -> Iterator[None]:
-    """Add fields to every line logged inside."""
-    token = _fields.set({**_fields.get(_NONE), **fields})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
 
 
 def bind(**fields: str) -> None:

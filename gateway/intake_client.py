@@ -12,6 +12,7 @@ import grpc
 
 from chassis.access import Caller
 from chassis.batcher import Batcher
+from chassis.deadlines import Deadlines
 from chassis.errors import (
     HubError,
     OutcomeNotKnown,
@@ -26,7 +27,6 @@ from chassis.rpc_client import RpcClient
 from chassis.status import from_status
 from chassis.telemetry import Telemetry
 from gateway.mapping import to_limits
-from gateway.shared_timeout import SharedTimeout
 from integrationhub.intake.v1.intake_pb2 import (
     BatchCreateIntegrationRequestsRequest,
     BatchCreateResult,
@@ -61,7 +61,8 @@ class IntakeClient:
     def __init__(self, client: RpcClient, telemetry: Telemetry, *, timeout_seconds: float) -> None:
         self._client = client
         self._stub = IntakeServiceStub(client.channel)
-        self._timeout = SharedTimeout(timeout_seconds)
+        self._deadlines = Deadlines()
+        self._timeout_seconds = timeout_seconds
         # well within the timeout: a create that only waited for a connection was not sent, and must be told so
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
@@ -91,7 +92,7 @@ class IntakeClient:
             raise Overloaded("The hub takes no more for now; repeat the call in a moment.", retry_after_seconds=1)
         self._held_bytes += size
         try:
-            with self._timeout.begin():
+            with self._deadlines.within(self._timeout_seconds):
                 return await (self._batcher if size < LONG_BYTES else self._long).submit(request)
         except TimeoutError:
             raise _outcome_not_known() from None

@@ -9,7 +9,7 @@ import pytest
 
 from chassis.correlation import correlation_id_var
 from chassis.errors import HubError, InternalError, StorageUnavailable
-from chassis.logs import bound
+from chassis.logs import bind
 from chassis.rpc_client import RpcClient
 from chassis.testing import eventually
 from chassis.tokens import ServiceToken
@@ -123,8 +123,12 @@ async def test_a_call_alone_carries_its_requests_correlation_id(parts: Surroundi
         return DeliverResponse(outcome=adapter_pb2.OUTCOME_DELIVERED)
 
     parts.adapter.answer = answer
-    with bound(correlation_id="of-the-log"):
+
+    async def deliver_for_another() -> None:
+        bind(correlation_id="of-the-log")
         await deliver(parts, "a")
+
+    await asyncio.create_task(deliver_for_another())
 
     assert seen == ["correlation-a"]
 

@@ -83,3 +83,12 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_wait_within_so_many_seconds_times_out_after_them() -> None:
+    begun = asyncio.get_running_loop().time()
+
+    with pytest.raises(TimeoutError), Deadlines().within(0.02):
+        await asyncio.Event().wait()
+
+    assert asyncio.get_running_loop().time() - begun >= 0.019  # the loop counts in milliseconds
