@@ -1,6 +1,6 @@
 """Logs: one line per event, constant text with fields; JSON, or readable on a terminal.
 
-Correlation and request ids come from the context (`bound`), not from each call. Never a payload, token or secret.
+Correlation and request ids come from the context (`bind`), not from each call. Never a payload, token or secret.
 """
 
 import asyncio

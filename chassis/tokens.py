@@ -9,9 +9,8 @@ from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet
@@ -20,6 +19,9 @@ from chassis.access import MAX_NAME, Caller, PartnerLimits, is_name
 from chassis.errors import ConfigurationError, Unauthenticated
 from chassis.json_text import check_json
 from chassis.logs import get_logger
+
+if TYPE_CHECKING:
+    from chassis.https_key_sets import HttpsKeySets
 
 log = get_logger()
 
@@ -39,8 +41,6 @@ TYPES = ("jwt", "at+jwt", "application/at+jwt")
 REFRESH_SECONDS = 15
 #: How long one call waits for a key source that dawdles before it uses the keys there are.
 PATIENCE_SECONDS = 1.0
-FETCH_SECONDS = 5.0
-MAX_KEY_SET_BYTES = 256 * 1024
 MIN_RSA_BITS = 2048
 MAX_RATE = 1_000_000
 SERVICE_TOKEN_SECONDS = 300
@@ -71,7 +71,7 @@ class JwksSource:
         self._keys: KeySet | None = None
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._https: HttpsKeySets | None = None
 
     async def keys(self, *, refresh: bool) -> KeySet:
         """The current key set; one reading at a time serves every caller.
@@ -100,32 +100,28 @@ class JwksSource:
 
     async def stop(self) -> None:
         """Close the connection to the key source."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
+        if self._https is not None:
+            https, self._https = self._https, None
+            await https.close()
 
     async def _read(self) -> None:
         for location in self._locations:
             try:
                 self._sets[location] = read_key_set(await self._fetch(location))
-            except (OSError, ValueError, httpx.HTTPError) as error:
-                log.warning("Key set cannot be read", location=location, reason=type(error).__name__)
+            except (OSError, ValueError) as error:
+                reason = type(error.__cause__ or error).__name__
+                log.warning("Key set cannot be read", location=location, reason=reason)
         if self._sets:
             self._keys = KeySet([key for each in self._sets.values() for key in each.keys])
 
     async def _fetch(self, location: str) -> bytes:
         if not location.startswith("https://"):
             return await asyncio.to_thread(Path(location).read_bytes)
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
-        content = bytearray()
-        async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", location) as response:
-            response.raise_for_status()
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_KEY_SET_BYTES:
-                    raise ValueError("the key set is too long")
-        return bytes(content)
+        if self._https is None:
+            from chassis.https_key_sets import HttpsKeySets  # its imports are paid for only when they are used
+
+            self._https = HttpsKeySets()
+        return await self._https.fetch(location)
 
 
 def read_key_set(text: bytes) -> KeySet:

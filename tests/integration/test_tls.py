@@ -15,12 +15,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chassis.errors import ConfigurationError
+from chassis.https_key_sets import MAX_KEY_SET_BYTES
 from chassis.rpc import RpcServer
 from chassis.rpc_client import ClientTls, RpcClient
 from chassis.settings import HubSettings
 from chassis.testing import TestKeys, eventually, free_port
 from chassis.tls import TlsFiles, channel_credentials, server_credentials, tls_files
-from chassis.tokens import MAX_KEY_SET_BYTES, JwksSource, ServiceToken
+from chassis.tokens import JwksSource, ServiceToken
 from gateway.readiness import Readiness
 from gateway.server import HttpServer
 from tests.certificates import Authority, replace_file
