@@ -13,7 +13,7 @@ from chassis.telemetry import Telemetry
 from chassis.tracing import Tracing, processing_traceparent, trace_fields
 from intake_service.backlog import Backlog
 from intake_service.events import COMPLETED, CREATED, FAILED, Event
-from intake_service.integration_request import FailureReason, Status
+from intake_service.integration_request import FailureReason, Status, path
 from intake_service.outbox import Relay
 from intake_service.store.dead_letters import Settled
 from intake_service.store.due import Due
@@ -88,9 +88,9 @@ class Aftermath:
                 continue
             working = processing_traceparent(request.traceparent, request.id, request.standing.lease_token)
             context = self._tracing.record(UPDATE_SPAN, working, begun_ns)
-            old, new = before.standing.status, request.standing.status
-            if old is not new:
-                lines.append(_fields(request, context) | {"old_status": str(old), "new_status": str(new)})
+            fields = _fields(request, context)
+            for old, new in path(before.standing.status, request.standing.status):
+                lines.append(fields | {"old_status": old.value, "new_status": new.value})
         log.info_each("Status updated", lines)
 
     def _tell_reported(self, answers: Sequence[ReportAnswer], begun_ns: int) -> None:

@@ -8,7 +8,7 @@ Journey 2/5. Before: gateway/routes.py. After: orchestrator_service/process.py.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
@@ -116,13 +116,16 @@ class Commands:
         cancelled: requests.Cancelled = await self._store.write(requests.cancel_requests, item)
         return cancelled.request
 
-    async def claim(self, worker_id: str, request_ids: Sequence[str]) -> list[leases.ClaimAnswer]:
+    async def claim(
+        self, worker_id: str, request_ids: Sequence[str], announcements: Mapping[str, leases.Announcement]
+    ) -> list[leases.ClaimAnswer]:
         """Lease requests to a worker, each with its own answer; a stranger's stream entry may hold what is no id.
 
+        What follows a claim at once is announced in its commit, by target.
         Raises: StorageUnavailable.
         """
         found = [find_id(text) for text in request_ids]
-        items = [leases.Claim(worker_id, request_id) for request_id in found if request_id is not None]
+        items = [leases.Claim(worker_id, request_id, announcements) for request_id in found if request_id is not None]
         answers = iter(await self._store.write_many(leases.claim_requests, items) if items else ())
         unknown = leases.ClaimAnswer(status="not_found", claimed_at=0)
         return [unknown if request_id is None else next(answers) for request_id in found]

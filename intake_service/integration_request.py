@@ -11,6 +11,7 @@ reads and writes it; the fence (`lease_token`) is compared here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple, assert_never
 
@@ -198,12 +199,12 @@ def claimable(standing: Standing, worker_id: str, now: int) -> Claimable:
     return Claimable.POISONED if standing.claims >= MAX_CLAIMS and not is_again else Claimable.GRANTED
 
 
-def claim(standing: Standing, worker_id: str, now: int) -> Standing:
-    """Give the lease: a new token fences every earlier holder off.
+def claim(standing: Standing, worker_id: str, now: int, sending: Sending | None = None) -> Standing:
+    """Give the lease: a new token fences every earlier holder off. With `sending` the post is announced too.
 
     Whoever holds it already lives, so that its second claim does not speak for a request that kills its workers.
     """
-    return standing._replace(
+    leased = standing._replace(
         status=Status.PROCESSING if standing.status is Status.RECEIVED else standing.status,
         lease_token=standing.lease_token + 1,
         leased_by=worker_id,
@@ -212,6 +213,14 @@ def claim(standing: Standing, worker_id: str, now: int) -> Standing:
         due_at=now + LEASE_SECONDS * SECOND,
         next_attempt_at=None,
     )
+    if sending is None or standing.in_doubt or standing.expires_at <= now:
+        return leased
+    return apply_step(leased, sending, now)
+
+
+def is_own_doubt(before: Standing, leased: Standing) -> bool:
+    """Whether a claim met a doubt of the claimer's own: a post announced with the lease that it still held."""
+    return before.in_doubt and before.leased_by == leased.leased_by and before.sent_token == before.lease_token
 
 
 def poison(standing: Standing) -> Standing:
@@ -282,18 +291,21 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
             assert_never(step)
 
 
+@cache
 def path(before: Status, after: Status) -> Sequence[tuple[Status, Status]]:
     """The legal moves from one status to another, so that a history never has a gap.
 
-    Only a late success jumps: it may find the request in an earlier status, after a redrive for instance.
+    Only two changes are more than one move: a claim that announces its post, and a late success, which may find the
+    request in an earlier status, after a redrive for instance.
     """
     if before is after:
         return ()
-    if after is not Status.COMPLETED:
+    announces = before is Status.RECEIVED and after is Status.WAITING_EXTERNAL
+    if after is not Status.COMPLETED and not announces:
         check_transition(before, after)
         return ((before, after),)
     order = (Status.RECEIVED, Status.PROCESSING, Status.WAITING_EXTERNAL, Status.COMPLETED)
-    steps = order[order.index(before) :]
+    steps = order[order.index(before) : order.index(after) + 1]
     return tuple(pairwise(steps))
 
 

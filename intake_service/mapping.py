@@ -12,9 +12,9 @@ from chassis.errors import InvalidRequest, Violation
 from chassis.rate_limit import RateStanding
 from intake_service import integration_request as flow
 from intake_service.ids import parse_id
-from intake_service.integration_request import FailureReason, Status
+from intake_service.integration_request import FailureReason, Status, is_own_doubt
 from intake_service.store.changes import Call
-from intake_service.store.leases import ClaimAnswer, Report
+from intake_service.store.leases import Announcement, ClaimAnswer, Report
 from intake_service.store.rows import StoredRequest
 from intake_service.validation import check_filter, prose
 from integrationhub.intake.v1 import dead_letters_pb2, intake_pb2, lifecycle_pb2
@@ -116,21 +116,30 @@ def write_claim_result(message: lifecycle_pb2.ClaimResult, request_id: str, answ
     """Write one claim's answer."""
     message.integration_request_id = request_id
     message.status = _CLAIM_STATUS[answer.status]
-    if answer.after is None:
+    if answer.before is None or answer.after is None:
         return
+    before = answer.before.standing
     standing, lease = answer.after.standing, message.lease
     write_integration_request(lease.integration_request, answer.after, with_payload=True)
     lease.token = standing.lease_token
-    lease.in_doubt = standing.in_doubt
+    lease.in_doubt = before.in_doubt
     lease.lookups = standing.lookups
     lease.timed_out = standing.timed_out
     lease.traceparent = answer.after.traceparent
     lease.retries = standing.retries
     lease.cycle = standing.cycle
+    lease.announced = standing.sent_token == standing.lease_token
+    lease.own_doubt = is_own_doubt(before, standing)
     _write_instant(lease.expires_at, standing.expires_at)
     _write_instant(lease.claimed_at, answer.claimed_at)
     if standing.sent_at is not None:
         _write_instant(lease.sent_at, standing.sent_at)
+
+
+def from_announcement(message: lifecycle_pb2.Announcement) -> Announcement:
+    """What a worker announces for one target. Raises: InvalidRequest."""
+    sending = flow.Sending(timeout_seconds=_seconds(message.timeout))
+    return Announcement(sending, frozenset(message.checked_sources))
 
 
 def from_report(worker_id: str, message: lifecycle_pb2.Report) -> Report:

@@ -15,6 +15,7 @@ from intake_service.mapping import (
     STATE_FROM_PROTO,
     STATUS_FROM_PROTO,
     check_id,
+    from_announcement,
     from_limits,
     from_report,
     optional_instant,
@@ -129,7 +130,8 @@ class LifecycleServicer(LifecycleServiceServicer):
         """See lifecycle.proto."""
         ids = list(request.integration_request_ids)
         _check_batch(len(ids), "/integrationRequestIds")
-        answers = await self._commands.claim(_worker(request.worker_id), ids)
+        announcements = {each.target_system: from_announcement(each) for each in request.announcements}
+        answers = await self._commands.claim(_worker(request.worker_id), ids, announcements)
         response = lifecycle_pb2.ClaimResponse()
         for request_id, answer in zip(ids, answers, strict=True):
             write_claim_result(response.results.add(), request_id, answer)

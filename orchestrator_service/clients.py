@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -38,6 +38,7 @@ from integrationhub.adapter.v1.adapter_pb2 import (
 )
 from integrationhub.intake.v1 import lifecycle_pb2_grpc
 from integrationhub.intake.v1.lifecycle_pb2 import (
+    Announcement,
     ClaimRequest,
     ClaimResult,
     HeartbeatRequest,
@@ -70,6 +71,11 @@ class NotDelivered(Unavailable):
     reason = "NOT_DELIVERED"
 
 
+class _Wish(NamedTuple):
+    integration_request_ids: Sequence[str]
+    announcement: Announcement | None
+
+
 class IntakeClient:
     """Speaks to intake's LifecycleService for one worker; a component."""
 
@@ -78,10 +84,10 @@ class IntakeClient:
         self._stub = lifecycle_pb2_grpc.LifecycleServiceStub(rpc.channel)
         self.worker_id = worker_id
         sizes = telemetry.histogram("batch_items")
-        self._claims: Batcher[Sequence[str], list[ClaimResult]] = Batcher(
+        self._claims: Batcher[_Wish, list[ClaimResult]] = Batcher(
             self._flush_claims,
             max_weight=MAX_ITEMS,
-            weight=len,
+            weight=lambda wish: len(wish.integration_request_ids),
             concurrency=BATCHES_IN_FLIGHT,
             on_batch=sizes.labels(batch="claim").observe,
         )
@@ -94,12 +100,15 @@ class IntakeClient:
             on_batch=sizes.labels(batch="report").observe,
         )
 
-    async def claim(self, integration_request_ids: Sequence[str]) -> list[ClaimResult]:
+    async def claim(
+        self, integration_request_ids: Sequence[str], announcement: Announcement | None = None
+    ) -> list[ClaimResult]:
         """Claim leases on up to 1000 requests; gives a result for each, in order.
 
+        An announcement speaks for all requests of its target, whoever claims them together with these.
         Raises: HubError; then it is not known whether leases were granted, and claiming again gives them.
         """
-        return await self._claims.submit(integration_request_ids)
+        return await self._claims.submit(_Wish(integration_request_ids, announcement))
 
     def report(self, report: Report) -> Coroutine[Any, Any, ReportStatus.ValueType]:
         """Report a step. Raises: HubError; then it is not known whether it was recorded, and it may be repeated."""
@@ -119,14 +128,18 @@ class IntakeClient:
         await self._reports.drain()
         await self._rpc.stop()
 
-    async def _flush_claims(self, batch: Sequence[Sequence[str]]) -> Sequence[list[ClaimResult]]:
-        ids = [integration_request_id for group in batch for integration_request_id in group]
-        request = ClaimRequest(worker_id=self.worker_id, integration_request_ids=ids)
+    async def _flush_claims(self, batch: Sequence[_Wish]) -> Sequence[list[ClaimResult]]:
+        ids = [each for wish in batch for each in wish.integration_request_ids]
+        request = ClaimRequest(
+            worker_id=self.worker_id,
+            integration_request_ids=ids,
+            announcements=[wish.announcement for wish in batch if wish.announcement is not None],
+        )
         response = await self._rpc.unary(self._stub.Claim, request)
         if len(response.results) != len(ids):
             raise InternalError
         results = iter(response.results)
-        return [[next(results) for _ in group] for group in batch]
+        return [[next(results) for _ in wish.integration_request_ids] for wish in batch]
 
     async def _flush_reports(self, batch: Sequence[Report]) -> Sequence[ReportStatus.ValueType]:
         request = ReportRequest(worker_id=self.worker_id, reports=batch)

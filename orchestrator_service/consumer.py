@@ -25,7 +25,8 @@ from integrationhub.intake.v1.lifecycle_pb2 import ClaimResult, Lease
 from orchestrator_service.breaker import BreakerState
 from orchestrator_service.capacity import Place, TargetCapacity, WaitReason
 from orchestrator_service.clients import AdapterClient, IntakeClient
-from orchestrator_service.process import Processor
+from orchestrator_service.mapping import announcement_of
+from orchestrator_service.process import Origin, Processor
 
 log = get_logger()
 
@@ -50,6 +51,8 @@ class WorkInHand:
 
     def __init__(self) -> None:
         self._rung_again: dict[str, bool] = {}
+        #: Ended here without a word from intake that it is off this worker's hands: it may have been posted.
+        self._unsettled: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, integration_request_id: str) -> bool:
@@ -63,6 +66,14 @@ class WorkInHand:
     def end(self, integration_request_id: str) -> bool:
         """Let it go; says whether its bell rang meanwhile."""
         return self._rung_again.pop(integration_request_id)
+
+    def settle(self, integration_request_id: str, *, recorded: bool) -> None:
+        """Remember whether what was done under a lease is on record."""
+        (self._unsettled.discard if recorded else self._unsettled.add)(integration_request_id)
+
+    def is_unheard(self, lease: Lease) -> bool:
+        """Whether the doubt of a lease is of an answer that never came: had it come, it would be on record or here."""
+        return lease.own_doubt and lease.integration_request.id not in self._unsettled
 
 
 class TargetReader:
@@ -86,6 +97,7 @@ class TargetReader:
         self.capacity = capacity
         capacity.on_pause = self._tell_of_pause
         self._stream = work_stream(target.name)
+        self._announcement = announcement_of(target)
         self._streams = streams
         self._intake = intake
         self._adapter = adapter
@@ -214,9 +226,9 @@ class TargetReader:
         return {entry.id for entry in entries}
 
     async def _claim(self, taken: Sequence[tuple[Entry, Place]]) -> None:
-        begun_ns = now_ns()
+        begun_ns, begun_at = now_ns(), time.monotonic()
         try:
-            results = await self._intake.claim([entry.fields["id"] for entry, _ in taken])
+            results = await self._intake.claim([entry.fields["id"] for entry, _ in taken], self._announcement)
         except BaseException:
             for entry, place in taken:
                 self._in_hand.end(entry.fields["id"])
@@ -228,12 +240,18 @@ class TargetReader:
         for result, (entry, place) in zip(results, taken, strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
                 self._lag_ms.observe(max(0.0, now_ms - entry.added_at_ms))
-                self._start(result.lease, place, clean_traceparent(entry.fields.get("traceparent")), begun_ns)
+                origin = Origin(
+                    rung_by=clean_traceparent(entry.fields.get("traceparent")),
+                    begun_ns=begun_ns,
+                    begun_at=begun_at,
+                    is_unheard=self._in_hand.is_unheard(result.lease),
+                )
+                self._start(result.lease, place, origin)
             else:
                 self._drop(result, entry.fields["id"], place)
 
-    def _start(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
-        task = self._loop.create_task(self._work(lease, place, rung_by, begun_ns))
+    def _start(self, lease: Lease, place: Place, origin: Origin) -> None:
+        task = self._loop.create_task(self._work(lease, place, origin))
         self._in_hand.tasks.add(task)
         task.add_done_callback(self._in_hand.tasks.discard)
 
@@ -244,10 +262,11 @@ class TargetReader:
             self._orphans.inc()
             log.warning("Stream entry names an unknown request", stream=self._stream)
 
-    async def _work(self, lease: Lease, place: Place, rung_by: str, begun_ns: int) -> None:
+    async def _work(self, lease: Lease, place: Place, origin: Origin) -> None:
         integration_request = lease.integration_request
+        recorded = False
         try:
-            await self._processor.process(lease, place, self.target, rung_by=rung_by, begun_ns=begun_ns)
+            recorded = await self._processor.process(lease, place, self.target, origin)
         except Exception:  # the outermost frame of a request: its lease runs out and others take it
             log.exception(
                 "Processing failed",
@@ -256,6 +275,7 @@ class TargetReader:
             )
         finally:
             place.leave()
+            self._in_hand.settle(integration_request.id, recorded=recorded)
             rung_again = self._in_hand.end(integration_request.id)
         if rung_again:
             await self._ring(integration_request)

@@ -12,7 +12,7 @@ from chassis.tracing import processing_traceparent
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
 from integrationhub.intake.v1 import lifecycle_pb2
-from integrationhub.intake.v1.lifecycle_pb2 import CallRecord, Lease, Report, Sending
+from integrationhub.intake.v1.lifecycle_pb2 import Announcement, CallRecord, Lease, Report, Sending
 from orchestrator_service.retry import (
     Attempt,
     Completed,
@@ -64,6 +64,13 @@ def policy_of(target: Target) -> Policy:
     )
 
 
+def announcement_of(target: Target) -> Announcement:
+    """What follows at once when a request of this target is leased and no schema is there to check it by."""
+    return Announcement(
+        target_system=target.name, timeout=seconds(target.timeout_seconds), checked_sources=sorted(target.schemas)
+    )
+
+
 def progress_of(lease: Lease) -> Progress:
     """How far the request has come."""
     return Progress(
@@ -104,7 +111,7 @@ def deliver_request(lease: Lease, traceparent: str) -> DeliverRequest:
         source_system=integration_request.source_system,
         target_system=integration_request.target_system,
         payload_json=integration_request.payload_json,
-        attempt=integration_request.attempts + 1,
+        attempt=integration_request.attempts + (not lease.announced),
     )
 
 

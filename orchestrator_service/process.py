@@ -7,6 +7,7 @@ Journey 3/5. Before: intake_service/commands.py. After: adapter_service/servicer
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -61,11 +62,27 @@ LONGEST_PAUSE_SECONDS = 5.0
 MAX_DETAIL = 1000
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lease came to this worker."""
+
+    #: Trace context of the stream entry that named the request.
+    rung_by: str = ""
+    #: When it was asked for: in Unix time, and on the clock that only rises.
+    begun_ns: int | None = None
+    begun_at: float = -math.inf
+    #: The post in doubt was announced with a lease whose answer this worker never got: it has not made it.
+    is_unheard: bool = False
+
+
+_UNKNOWN = Origin()
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """One leased request with what its steps need."""
 
     lease: Lease
     place: Place
+    origin: Origin
     target: Target
     policy: Policy
     progress: Progress
@@ -115,16 +132,14 @@ class Processor:
             "delivery_retries_total", [{"target": name, "outcome": outcome} for name in targets for outcome in repeated]
         )
 
-    async def process(
-        self, lease: Lease, place: Place, target: Target, *, rung_by: str = "", begun_ns: int | None = None
-    ) -> None:
+    async def process(self, lease: Lease, place: Place, target: Target, origin: Origin = _UNKNOWN) -> bool:
         """Take one request that was read from `target`'s stream to its next report.
 
-        `rung_by` is the trace context of the entry that named it, `begun_ns` the Unix time at which the claim began.
-        Returns when that is recorded or refused. In a task of its own: its log fields are bound for good.
+        Returns whether that was recorded, so that the lease is no longer this worker's. In a task of its own: its log
+        fields are bound for good.
         """
         integration_request = lease.integration_request
-        span = self._begin_span(lease, rung_by, begun_ns) if self._tracing.records(lease.traceparent) else None
+        span = self._begin_span(lease, origin) if self._tracing.records(lease.traceparent) else None
         with within(span, lease.traceparent) as traceparent:
             bind(
                 correlation_id=integration_request.correlation_id,
@@ -138,23 +153,24 @@ class Processor:
                 work = Work(
                     lease=lease,
                     place=place,
+                    origin=origin,
                     target=target,
                     policy=self._policies[target.name],
                     progress=mapping.progress_of(lease),
                     traceparent=traceparent,
                 )
-                await self._report(work, await self._conclude(work))
+                return await self._report(work, await self._conclude(work))
             finally:
                 self._active -= 1
 
-    def _begin_span(self, lease: Lease, rung_by: str, begun_ns: int | None) -> OpenSpan | None:
+    def _begin_span(self, lease: Lease, origin: Origin) -> OpenSpan | None:
         integration_request = lease.integration_request
         return self._tracing.begin(
             "worker.process_integration",
-            mapping.parent_context(lease, rung_by),
+            mapping.parent_context(lease, origin.rung_by),
             SpanKind.CONSUMER,
             span_id=processing_span_id(integration_request.id, lease.token),
-            started_ns=begun_ns,
+            started_ns=origin.begun_ns,
             follows=mapping.earlier_contexts(lease),
             attributes={
                 "request_id": integration_request.id,
@@ -167,6 +183,7 @@ class Processor:
         try:
             return (
                 self._redirect(work)
+                or self._disown(work)
                 or await self._settle_doubt(work)
                 or self._end_expired(work)
                 or self._end_invalid(work)
@@ -183,6 +200,10 @@ class Processor:
         """Hand back what was rung in another target's stream; intake rings it in its own."""
         is_at_home = work.lease.integration_request.target_system == work.target.name
         return None if is_at_home else Conclusion(decision=Release(delay_seconds=0))
+
+    def _disown(self, work: Work) -> Conclusion | None:
+        """Take back the post that was announced to this worker in an answer that it never got."""
+        return Conclusion(decision=_take_back(0)) if work.origin.is_unheard else None
 
     async def _settle_doubt(self, work: Work) -> Conclusion | None:
         """Ask the target for what may have been posted, unless it may simply be posted again with the same key."""
@@ -241,26 +262,28 @@ class Processor:
     def _give_way(self, work: Work) -> Conclusion | None:
         """Hand back what has met a target that closed after the claim, or a worker that drains."""
         delay_seconds = work.place.refusal()
-        return None if delay_seconds is None else Conclusion(decision=Release(delay_seconds=delay_seconds))
+        return None if delay_seconds is None else Conclusion(decision=_hand_back(work, delay_seconds))
 
-    async def _find_adapter(self, _: Work) -> Conclusion | None:
+    async def _find_adapter(self, work: Work) -> Conclusion | None:
         """Hand back while the adapter is away: no attempt is spent on our own trouble."""
         if await self._adapter.reachable():
             return None
-        return Conclusion(decision=Release(delay_seconds=HUB_TROUBLE_SECONDS))
+        return Conclusion(decision=_hand_back(work, HUB_TROUBLE_SECONDS))
 
     async def _announce(self, work: Work) -> Conclusion | None:
-        """Have `Sending` committed; a lease that is no longer ours ends here, before the first byte.
+        """Have `Sending` committed, unless the claim did; a lease that is no longer ours ends before the first byte.
 
         An announcement that took long is taken back: whoever has to decide later by the time it names would err.
         """
-        started = time.monotonic()
-        status = await self._tell(mapping.sending_report(work.lease, work.target.timeout_seconds))
-        if status != lifecycle_pb2.REPORT_STATUS_ACCEPTED:
-            return Conclusion(decision=None)
-        if time.monotonic() - started > self._announcement_seconds:
+        begun_at = work.origin.begun_at
+        if not work.lease.announced:
+            begun_at = time.monotonic()
+            status = await self._tell(mapping.sending_report(work.lease, work.target.timeout_seconds))
+            if status != lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+                return Conclusion(decision=None)
+        if time.monotonic() - begun_at > self._announcement_seconds:
             log.warning("Announcement took too long and is taken back")
-            return Conclusion(decision=_take_back(work))
+            return Conclusion(decision=_take_back(HUB_TROUBLE_SECONDS, still_in_doubt=work.lease.in_doubt))
         return None
 
     async def _deliver(self, work: Work) -> Conclusion:
@@ -274,7 +297,7 @@ class Processor:
             )
         except NotDelivered as error:
             log.warning("Adapter did not take the delivery", reason=error.reason)
-            return Conclusion(decision=_take_back(work))
+            return Conclusion(decision=_take_back(HUB_TROUBLE_SECONDS, still_in_doubt=work.lease.in_doubt))
         except HubError as error:
             log.warning("Adapter's answer was lost", reason=error.reason)
             attempt = Attempt(outcome=Outcome.UNKNOWN, detail="The adapter's answer was lost.")
@@ -286,15 +309,17 @@ class Processor:
         decision = retry.after_attempt(attempt, work.progress, work.policy, chance=self._chance())
         return Conclusion(decision=decision, call=mapping.attempt_record(attempt, duration))
 
-    async def _report(self, work: Work, conclusion: Conclusion) -> None:
+    async def _report(self, work: Work, conclusion: Conclusion) -> bool:
         if conclusion.decision is None:
-            return
+            return False
         status = await self._tell(mapping.decision_report(work.lease, conclusion.decision, conclusion.call))
-        if status == lifecycle_pb2.REPORT_STATUS_ACCEPTED:
-            if isinstance(conclusion.decision, Retry):
-                outcome = conclusion.call.outcome if conclusion.call is not None else ""
-                self._retries.labels(target=work.target.name, outcome=outcome).inc()
-            _say(work.target.name, conclusion.decision, conclusion.call)
+        if status != lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+            return False
+        if isinstance(conclusion.decision, Retry):
+            outcome = conclusion.call.outcome if conclusion.call is not None else ""
+            self._retries.labels(target=work.target.name, outcome=outcome).inc()
+        _say(work.target.name, conclusion.decision, conclusion.call)
+        return True
 
     async def _tell(self, report: Report) -> ReportStatus.ValueType:
         """Report until intake has answered: an outcome is never dropped while this worker lives."""
@@ -309,9 +334,14 @@ class Processor:
             pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
 
-def _take_back(work: Work) -> Release:
+def _hand_back(work: Work, delay_seconds: float) -> Release:
+    """Give the lease back before the post, and undo what the claim has announced."""
+    return _take_back(delay_seconds) if work.lease.announced else Release(delay_seconds=delay_seconds)
+
+
+def _take_back(delay_seconds: float, *, still_in_doubt: bool = False) -> Release:
     """Undo the announcement; an earlier post that is in doubt stays so, whatever became of this one."""
-    return Release(delay_seconds=HUB_TROUBLE_SECONDS, not_sent=True, still_in_doubt=work.lease.in_doubt)
+    return Release(delay_seconds=delay_seconds, not_sent=True, still_in_doubt=still_in_doubt)
 
 
 def _say(system: str, decision: Decision, call: mapping.Call | None) -> None:

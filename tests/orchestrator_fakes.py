@@ -1,38 +1,34 @@
 """An intake and an adapter in memory behind real gRPC servers, for the orchestrator's tests.
 
-The servers are chassis.rpc's, so tokens, scopes and errors are the real ones. The fake intake keeps leases as the
-real one does (tokens, staleness, a lease granted anew to its own holder); the fake adapter answers as it is told.
+The servers are chassis.rpc's, so tokens, scopes and errors are the real ones; the fake adapter answers as it is told.
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chassis.access import LIFECYCLE
-from chassis.clock import SECOND, to_timestamp
-from chassis.errors import HubError
 from chassis.rpc import RpcServer, Servicer, stages
 from chassis.rpc_client import RpcClient
 from chassis.streams import Streams
 from chassis.targets import Target
 from chassis.telemetry import Telemetry
-from chassis.testing import FakeClock, TestKeys, free_port
+from chassis.testing import TestKeys, free_port
 from chassis.tokens import JwksSource, ServiceToken, TokenVerifier
 from chassis.tracing import Tracing
 from integrationhub.adapter.v1 import adapter_pb2, adapter_pb2_grpc
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
-from integrationhub.intake.v1 import lifecycle_pb2, lifecycle_pb2_grpc
-from integrationhub.intake.v1.intake_pb2 import IntegrationRequest
+from integrationhub.intake.v1 import lifecycle_pb2_grpc
 from integrationhub.intake.v1.lifecycle_pb2 import Lease
 from orchestrator_service.capacity import TargetCapacity
 from orchestrator_service.clients import AdapterClient, IntakeClient
 from orchestrator_service.consumer import Consumer, TargetReader, WorkInHand
 from orchestrator_service.process import Processor
 from orchestrator_service.validation import PayloadSchema
+from tests.fake_lifecycle import FakeLifecycle
 
 ISSUER = AUDIENCE = "integration-hub"
 WORKER = "worker-1"
@@ -42,138 +38,6 @@ def target(name: str = "Erp", **changes: Any) -> Target:
     """A target of the targets file."""
     usual = {"adapter": "http_json", "base_url": "http://127.0.0.1:1", "timeout_seconds": 5, "retry": [2, 4, 8]}
     return Target(**{"name": name, **usual, **changes})
-
-
-@dataclass
-class StoredRequest:
-    """What the fake intake keeps of a request."""
-
-    lease: Lease
-    holder: str = ""
-    is_terminal: bool = False
-    reports: list[lifecycle_pb2.Report] = field(default_factory=list)
-
-    @property
-    def steps(self) -> list[str]:
-        """The kinds of the accepted reports, in order."""
-        return [str(report.WhichOneof("step")) for report in self.reports]
-
-
-class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
-    """Intake's LifecycleService in memory."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.requests: dict[str, StoredRequest] = {}
-        self.claims: list[list[str]] = []
-        self.batches: list[int] = []
-        self.beats: list[lifecycle_pb2.HeartbeatRequest] = []
-        self.live_workers = 1
-        self.worker_index = 0
-        self.was_given_up = False
-        #: Raised by every call while it is set.
-        self.away: HubError | None = None
-        #: Claims and reports wait for it when a test clears it.
-        self.open = asyncio.Event()
-        self.open.set()
-        #: The next claim is recorded and its answer lost.
-        self.loses_next_answer: HubError | None = None
-
-    def add(self, target_system: str = "Erp", payload_json: str = '{"orderId":"A"}', **lease: Any) -> str:
-        """Store a request that waits for a worker; `lease` overrides fields of the lease it will be claimed with."""
-        integration_request = IntegrationRequest(
-            id=str(uuid.uuid4()),
-            external_id="PARTNER-1",
-            source_system=lease.pop("source_system", "SAP"),
-            target_system=target_system,
-            payload_json=payload_json,
-            correlation_id=str(uuid.uuid4()),
-            attempts=lease.pop("attempts", 0),
-        )
-        expires_at = to_timestamp(lease.pop("expires_at", self.clock.now() + 86_400 * SECOND))
-        stored = StoredRequest(Lease(integration_request=integration_request, expires_at=expires_at, **lease))
-        self.requests[integration_request.id] = stored
-        return integration_request.id
-
-    def in_doubt(self, *, seconds_ago: float, **lease: Any) -> str:
-        """Store a request whose post may have reached the external system that many seconds ago."""
-        sent_at = to_timestamp(self.clock.now() - round(seconds_ago * SECOND))
-        return self.add(in_doubt=True, sent_at=sent_at, attempts=1, **lease)
-
-    async def Claim(self, request: lifecycle_pb2.ClaimRequest, _: Any) -> lifecycle_pb2.ClaimResponse:  # noqa: N802
-        """Claims leases."""
-        await self._answerable()
-        ids = list(request.integration_request_ids)
-        self.claims.append(ids)
-        results = [self._claim(request_id, request.worker_id) for request_id in ids]
-        if (lost := self.loses_next_answer) is not None:
-            self.loses_next_answer = None
-            raise lost
-        return lifecycle_pb2.ClaimResponse(results=results)
-
-    async def Report(self, request: lifecycle_pb2.ReportRequest, _: Any) -> lifecycle_pb2.ReportResponse:  # noqa: N802
-        """Records reports."""
-        await self._answerable()
-        self.batches.append(len(request.reports))
-        results = [
-            lifecycle_pb2.ReportResult(
-                integration_request_id=report.integration_request_id, status=self._report(report)
-            )
-            for report in request.reports
-        ]
-        return lifecycle_pb2.ReportResponse(results=results)
-
-    async def Heartbeat(  # noqa: N802
-        self, request: lifecycle_pb2.HeartbeatRequest, _: Any
-    ) -> lifecycle_pb2.HeartbeatResponse:
-        """Counts beats."""
-        await self._answerable()
-        self.beats.append(request)
-        return lifecycle_pb2.HeartbeatResponse(
-            live_workers=self.live_workers, worker_index=self.worker_index, was_given_up=self.was_given_up
-        )
-
-    async def _answerable(self) -> None:
-        await self.open.wait()
-        if self.away is not None:
-            raise self.away
-
-    def _claim(self, request_id: str, worker_id: str) -> lifecycle_pb2.ClaimResult:
-        result = lifecycle_pb2.ClaimResult(integration_request_id=request_id)
-        stored = self.requests.get(request_id)
-        if stored is None:
-            result.status = lifecycle_pb2.CLAIM_STATUS_NOT_FOUND
-        elif stored.is_terminal or stored.holder not in ("", worker_id):
-            result.status = lifecycle_pb2.CLAIM_STATUS_NOT_AVAILABLE
-        else:
-            stored.holder = worker_id
-            stored.lease.token += 1
-            stored.lease.claimed_at.CopyFrom(to_timestamp(self.clock.now()))
-            result.status = lifecycle_pb2.CLAIM_STATUS_GRANTED
-            result.lease.CopyFrom(stored.lease)
-        return result
-
-    def _report(self, report: lifecycle_pb2.Report) -> lifecycle_pb2.ReportStatus.ValueType:
-        stored = self.requests[report.integration_request_id]
-        step = report.WhichOneof("step")
-        is_old = report.token != stored.lease.token or not stored.holder
-        if stored.is_terminal or (is_old and step != "completed"):
-            return lifecycle_pb2.REPORT_STATUS_STALE
-        stored.reports.append(report)
-        if step == "sending":
-            stored.lease.in_doubt = True
-            stored.lease.sent_at.CopyFrom(to_timestamp(self.clock.now()))
-            stored.lease.integration_request.attempts += 1
-            return lifecycle_pb2.REPORT_STATUS_ACCEPTED
-        stored.holder = ""
-        stored.is_terminal = step in ("completed", "failed")
-        is_settled = step == "retry" or report.release.not_sent
-        still_in_doubt = report.retry.still_in_doubt or report.release.still_in_doubt
-        stored.lease.in_doubt = stored.lease.in_doubt and (still_in_doubt or not is_settled)
-        stored.lease.retries += report.retry.spends_retry
-        stored.lease.lookups += report.in_doubt.lookup_made
-        stored.lease.timed_out = stored.lease.timed_out or report.in_doubt.timed_out
-        return lifecycle_pb2.REPORT_STATUS_ACCEPTED
 
 
 class FakeAdapter(adapter_pb2_grpc.AdapterServiceServicer):

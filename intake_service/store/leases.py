@@ -1,6 +1,6 @@
 """Writes of the orchestrator: claims, reports and heartbeats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from intake_service.integration_request import (
     WORKER_SILENCE_SECONDS,
     Claimable,
     Failed,
+    Sending,
     Standing,
     Step,
     apply_step,
@@ -30,11 +31,26 @@ from intake_service.store.tables import workers
 _BEAT = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"], else_set=["beat_at"])
 
 
+class Announcement(NamedTuple):
+    """The post that follows a claim at once, unless the payload is of a source that is checked first."""
+
+    sending: Sending
+    checked_sources: frozenset[str]
+
+
 class Claim(NamedTuple):
-    """One worker's wish for one lease."""
+    """One worker's wish for one lease; `announcements` by target."""
 
     worker_id: str
     request_id: str
+    announcements: Mapping[str, Announcement]
+
+    def sending(self, request: StoredRequest) -> Sending | None:
+        """The post of a request that is announced with this claim, if it is."""
+        announcement = self.announcements.get(request.target_system)
+        if announcement is None or request.source_system in announcement.checked_sources:
+            return None
+        return announcement.sending
 
 
 class ClaimAnswer(NamedTuple):
@@ -63,9 +79,10 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
             continue
         verdict = claimable(request.standing, item.worker_id, now)
         if verdict is Claimable.GRANTED:
-            change = Change(request, claim(request.standing, item.worker_id, now), item.worker_id)
-            leased = requests[item.request_id] = changed(request, change.after, now)
-            answers.append(ClaimAnswer(verdict.value, now, before=request, after=leased))
+            leased = claim(request.standing, item.worker_id, now, item.sending(request))
+            change = Change(request, leased, item.worker_id)
+            after = requests[item.request_id] = changed(request, leased, now)
+            answers.append(ClaimAnswer(verdict.value, now, before=request, after=after))
             changes.append(change)
             continue
         answers.append(ClaimAnswer(verdict.value, now))

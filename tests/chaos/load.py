@@ -21,10 +21,12 @@ PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
 #: Every so many orders one does not fit its schema.
 INVALID_EVERY = 50
+#: The first has a schema at every target; what the second sends is announced with its claim.
+SOURCES = ("SAP", "Portal")
 #: Orders further ahead than this are not on their way yet.
 AHEAD = 10
 _ORDER = (
-    '{{"externalId":"{key}","sourceSystem":"SAP","targetSystem":"{target}",'
+    '{{"externalId":"{key}","sourceSystem":"{source}","targetSystem":"{target}",'
     '"payload":{{"orderId":"{key}","customer":"Empresa ABC","amount":{amount}}}}}'
 )
 
@@ -103,7 +105,8 @@ class Partners:
         target = TARGETS[number % len(TARGETS)]
         key = f"chaos-{number}"
         amount = '"much"' if number % INVALID_EVERY == 0 else "15000.00"
-        body = _ORDER.format(key=key, target=target, amount=amount)
+        source = SOURCES[number % len(SOURCES)]
+        body = _ORDER.format(key=key, source=source, target=target, amount=amount)
         gateway = number
         while (request_id := await self._post(body, self._urls[gateway % len(self._urls)])) is None:
             gateway += 1

@@ -80,7 +80,7 @@ def report(request_id: str, token: int, step: Step) -> Run:
 def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     """Every operation of the store, in an order in which each finds something to do."""
     first, second, third, fourth = (new_id() for _ in range(4))
-    claim_first, claim_second = (leases.Claim(worker_id="w1", request_id=each) for each in (first, second))
+    claim_first, claim_second = (leases.Claim("w1", each, {}) for each in (first, second))
     yield "create", write(requests.create_requests, *(new(i, f"E-{i}") for i in (first, second, third, fourth)))
     yield "create a duplicate", write(requests.create_requests, new(new_id(), f"E-{first}"))
     yield "claim", write(leases.claim_requests, claim_first, claim_second)
@@ -180,7 +180,7 @@ def open_letter(database: Database) -> str:
     """A dead letter that is open, among thousands that are settled."""
     request_id = new_id()
     database.transact([(requests.create_requests, new(request_id, "E-0"))])
-    database.transact([(leases.claim_requests, leases.Claim(worker_id="w1", request_id=request_id))])
+    database.transact([(leases.claim_requests, leases.Claim("w1", request_id, {}))])
     failed = Failed(reason=FailureReason.EXTERNAL_REJECTED, detail="no", dead_letter=True)
     report(request_id, 1, failed)(database)
     query = dead_letters.select_dead_letters(dead_letters.Selection(ids=(request_id,)))

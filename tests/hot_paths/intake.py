@@ -134,12 +134,16 @@ class Intake:
         assert all(self._ids)
 
     async def claim(self) -> None:
-        """Lease them."""
-        answer = await self._lifecycle.Claim(
-            lifecycle_pb2.ClaimRequest(worker_id="w1", integration_request_ids=self._ids), _NO_CONTEXT
-        )
-        self._leases = [result.lease for result in answer.results]
-        assert all(lease.token for lease in self._leases)
+        """Lease them, to check their payloads."""
+        await self._claim()
+        assert not any(lease.announced for lease in self._leases)
+
+    async def claim_announced(self) -> None:
+        """Lease them, to post them at once."""
+        announcement = lifecycle_pb2.Announcement(target_system="TotvsProtheus")
+        announcement.timeout.FromSeconds(60)
+        await self._claim(announcement)
+        assert all(lease.announced for lease in self._leases)
 
     async def announce(self) -> None:
         """Record that they are about to be posted."""
@@ -157,6 +161,14 @@ class Intake:
         # from the future: the lag falls into the histogram's first bucket, however slow the machine is
         self.relay.hand_over([event._replace(created_at=2**62) for event in self._remembered.events])
         await self.relay.stop()
+
+    async def _claim(self, *announcements: lifecycle_pb2.Announcement) -> None:
+        request = lifecycle_pb2.ClaimRequest(
+            worker_id="w1", integration_request_ids=self._ids, announcements=announcements
+        )
+        answer = await self._lifecycle.Claim(request, _NO_CONTEXT)
+        self._leases = [result.lease for result in answer.results]
+        assert all(lease.token for lease in self._leases)
 
     async def _report(self, **step: Any) -> None:
         request = lifecycle_pb2.ReportRequest(

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 INSTRUCTIONS = {
     "gateway create": 1775,
     "intake create": 1520,
-    "intake claim": 1470,
+    "intake claim": 1515,
+    "intake claim_announced": 1925,
     "intake announce": 1330,
     "intake complete": 1585,
     "intake publish": 855,
@@ -28,6 +29,7 @@ INSTRUCTIONS = {
 STATEMENTS = {
     "intake create": 4,
     "intake claim": 6,
+    "intake claim_announced": 6,
     "intake announce": 5,
     "intake complete": 5,
     "intake publish": 2,

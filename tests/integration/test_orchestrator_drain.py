@@ -89,7 +89,9 @@ async def test_what_was_claimed_and_not_sent_is_handed_back(parts: Surroundings,
         parts.intake.open.set()
         await stopping
 
-    assert parts.intake.requests[request_id].steps == ["release"]
+    request = parts.intake.requests[request_id]
+    assert (request.steps, request.reports[1].release.not_sent) == (["sending", "release"], True)
+    assert (request.lease.in_doubt, request.lease.integration_request.attempts) == (False, 0)
     assert parts.adapter.deliveries == []
 
 

@@ -20,8 +20,8 @@ from orchestrator_service.capacity import Place, TargetCapacity
 from orchestrator_service.clients import AdapterClient
 from orchestrator_service.retry import Outcome
 from orchestrator_service.validation import PayloadSchema
+from tests.fake_lifecycle import StoredRequest
 from tests.orchestrator_fakes import (
-    StoredRequest,
     Surroundings,
     always,
     capacity_for,

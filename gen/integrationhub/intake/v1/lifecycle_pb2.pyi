@@ -90,25 +90,69 @@ class ClaimRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     INTEGRATION_REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker that will hold them; unique per process start."""
     @_builtins.property
     def integration_request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1000 ids."""
 
+    @_builtins.property
+    def announcements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Announcement]:
+        """At most one for each target."""
+
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         integration_request_ids: _abc.Iterable[_builtins.str] | None = ...,
+        announcements: _abc.Iterable[Global___Announcement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration_request_ids", b"integration_request_ids", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements", "integration_request_ids", b"integration_request_ids", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimRequest: _TypeAlias = ClaimRequest  # noqa: Y015
+
+@_typing.final
+class Announcement(_message.Message):
+    """Announces, in the commit of the claim, the post that follows it at once (see Sending).
+
+    It holds for a request of this target that is neither in doubt nor expired: the worker has
+    nothing left to check before it posts, so it need not come back to announce that it will.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_SYSTEM_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    CHECKED_SOURCES_FIELD_NUMBER: _builtins.int
+    target_system: _builtins.str
+    """The target whose requests are posted as soon as they are leased."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the attempt may take; the lease is not due before it has passed."""
+
+    @_builtins.property
+    def checked_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Source systems whose payloads the worker checks first; their posts are not announced."""
+
+    def __init__(
+        self,
+        *,
+        target_system: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        checked_sources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_sources", b"checked_sources", "target_system", b"target_system", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Announcement: _TypeAlias = Announcement  # noqa: Y015
 
 @_typing.final
 class ClaimResponse(_message.Message):
@@ -183,6 +227,8 @@ class Lease(_message.Message):
     CLAIMED_AT_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     CYCLE_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_FIELD_NUMBER: _builtins.int
+    OWN_DOUBT_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     """The fence: rises with each claim of the request."""
     in_doubt: _builtins.bool
@@ -197,6 +243,12 @@ class Lease(_message.Message):
     """Retries already spent: known failures that followed the retry profile in this cycle."""
     cycle: _builtins.int
     """Rises with each redrive, from 1."""
+    announced: _builtins.bool
+    """The post was announced with the claim; the request's attempts count it."""
+    own_doubt: _builtins.bool
+    """The post in doubt was announced with an earlier lease of this same worker, which nobody has had since. A worker
+    that never heard of that lease, since its answer was lost, has posted nothing and may take the post back.
+    """
     @_builtins.property
     def integration_request(self) -> _intake_pb2.IntegrationRequest:
         """The request with its payload."""
@@ -227,10 +279,12 @@ class Lease(_message.Message):
         claimed_at: _timestamp_pb2.Timestamp | None = ...,
         retries: _builtins.int = ...,
         cycle: _builtins.int = ...,
+        announced: _builtins.bool = ...,
+        own_doubt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["claimed_at", b"claimed_at", "expires_at", b"expires_at", "integration_request", b"integration_request", "sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_at", b"claimed_at", "cycle", b"cycle", "expires_at", b"expires_at", "in_doubt", b"in_doubt", "integration_request", b"integration_request", "lookups", b"lookups", "retries", b"retries", "sent_at", b"sent_at", "timed_out", b"timed_out", "token", b"token", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "claimed_at", b"claimed_at", "cycle", b"cycle", "expires_at", b"expires_at", "in_doubt", b"in_doubt", "integration_request", b"integration_request", "lookups", b"lookups", "own_doubt", b"own_doubt", "retries", b"retries", "sent_at", b"sent_at", "timed_out", b"timed_out", "token", b"token", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
