@@ -9,13 +9,13 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TextIO
 
 import orjson
-import structlog
 
 from chassis.clock import to_rfc3339_micros
 
@@ -30,7 +30,8 @@ _NONE: Mapping[str, str] = {}
 class Logger:
     """What every module logs with: a constant text, and fields for what varies.
 
-    Its methods are set by `configure_logs`; without them, as in tests and on a terminal, they are structlog's.
+    Its methods are set by `configure_logs` for JSON; without them, as in tests and on a terminal, they are structlog's,
+    which takes 6 MB of a process, most of them for rich.
     """
 
     debug: Callable[..., None]
@@ -45,6 +46,8 @@ class Logger:
             self.info(event, **fields)
 
     def __getattr__(self, name: str) -> Any:
+        import structlog
+
         return getattr(structlog.get_logger(), name)
 
 
@@ -54,30 +57,23 @@ _logger = Logger()
 def configure_logs(service: str, *, level: str, log_format: str, stream: TextIO = sys.stdout) -> None:
     """Set up logging for this process, foreign loggers (uvicorn, grpc, alembic) included."""
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
-    shared: list[Any] = [
-        add_bound_fields,
-        structlog.processors.add_log_level,
-        _stamp,
-        _add_service(service),
-    ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer(serializer=_to_json)
-        if as_json
-        else structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the other one prints local variables: payloads, tokens
-        )
-    )
     least = _LEVELS[level]
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-    )
     vars(_logger).clear()
     if as_json:
-        vars(_logger).update(_json_methods(service, least, _Together(stream.buffer)))
-    _configure_foreign(shared, renderer, as_json, stream, least)
+        methods = _json_methods(service, least, _Together(stream.buffer))
+        vars(_logger).update(methods)
+        handler: logging.Handler = _JsonLines(methods)
+    else:
+        from chassis.terminal_logs import configure_terminal  # its imports are paid for only where they are used
+
+        handler = configure_terminal(service, least, stream)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(least, logging.WARNING))
+    logging.captureWarnings(True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
 
 
 class _Together:
@@ -123,7 +119,7 @@ def _json_methods(service: str, least: int, together: _Together) -> dict[str, Ca
     def method(level: str) -> Callable[..., None]:
         def log(event: str, /, **fields: Any) -> None:
             if "exc_info" in fields:
-                fields = dict(structlog.processors.format_exc_info(None, level, fields))
+                fields = _with_stack(**fields)
             line = {
                 **_fields.get(_NONE),
                 **fields,
@@ -165,7 +161,7 @@ def bind(**fields: str) -> None:
 
 
 def add_bound_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put the context's fields on a line, where it has none of that name (structlog processor)."""
+    """Put the context's fields on a line, where it has none of that name (a structlog processor)."""
     return {**_fields.get(_NONE), **event}
 
 
@@ -174,46 +170,24 @@ def get_logger() -> Logger:
     return _logger
 
 
-def _configure_foreign(shared: list[Any], renderer: Any, as_json: bool, stream: TextIO, level: int) -> None:
-    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if as_json:
-        final += [
-            structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            _as_text(renderer),
-        ]
-    else:
-        final += [renderer]
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.WARNING))
-    logging.captureWarnings(True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+class _JsonLines(logging.Handler):
+    """What libraries log, as lines like our own."""
+
+    def __init__(self, methods: Mapping[str, Callable[..., None]]) -> None:
+        super().__init__()
+        self._methods = methods
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; what is worse than an error is one."""
+        try:
+            method = self._methods.get(record.levelname.lower(), self._methods["error"])
+            stack = {"exc_info": record.exc_info[1]} if record.exc_info else {}
+            method(record.getMessage(), **stack)
+        except (TypeError, ValueError):  # its text and its values do not fit together
+            self.handleError(record)
 
 
-def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event["timestamp"] = to_rfc3339_micros(time.time_ns() // 1000)
-    return event
-
-
-def _add_service(service: str) -> Any:
-    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["service"] = service
-        return event
-
-    return add
-
-
-def _to_json(event: Any, **_: Any) -> bytes:
-    return orjson.dumps(event, default=str)
-
-
-def _as_text(renderer: Any) -> Any:
-    def render(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
-        return bytes(renderer(logger, name, event)).decode()
-
-    return render
+def _with_stack(*, exc_info: BaseException | bool | None, **fields: Any) -> dict[str, Any]:
+    """Write the stack of an error, or of the one at hand, without local variables: payloads, tokens."""
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
+    return fields if error is None else {**fields, "exception": "".join(traceback.format_exception(error)).rstrip()}

@@ -4,9 +4,12 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ import structlog
 
 from chassis.logs import bind, configure_logs, get_logger
 from chassis.testing import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class _CountedWrites(io.RawIOBase):
@@ -188,6 +193,40 @@ def test_a_warning_of_a_library_is_a_line_like_any_other(lines: Lines) -> None:
     (line,) = lines.read()
     assert (line["level"], line["service"]) == ("warning", "gateway")
     assert "DeprecationWarning: it ends soon" in line["message"]
+
+
+def test_a_foreign_error_shows_its_stack(lines: Lines) -> None:
+    configure_logs("gateway", level="info", log_format="json", stream=lines.stream)
+
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logging.getLogger("uvicorn.error").critical("It fell", exc_info=True)
+
+    (line,) = lines.read()
+    assert (line["message"], line["level"]) == ("It fell", "error")
+    assert line["exception"].endswith("RuntimeError: broken")
+
+
+def test_a_foreign_line_whose_values_do_not_fit_harms_nobody(lines: Lines, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("gateway", level="info", log_format="json", stream=lines.stream)
+
+    logging.getLogger("uvicorn.error").warning("%d parts", "some")
+
+    assert (lines.text, "%d parts" in capsys.readouterr().err) == ("", True)
+
+
+def test_a_service_that_writes_json_loads_nothing_that_is_for_people() -> None:
+    """What a terminal wants takes 6 MB of each process."""
+    script = (
+        "import sys; import {service}.bootstrap; from chassis.logs import configure_logs;"
+        "configure_logs('x', level='info', log_format='json');"
+        "print([name for name in ('structlog', 'rich') if name in sys.modules])"
+    )
+    for service in ("gateway", "intake_service", "orchestrator_service", "adapter_service"):
+        command = [sys.executable, "-c", script.format(service=service)]
+        loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+        assert loaded.stdout.strip() == "[]", service
 
 
 def test_foreign_chatter_is_left_out(lines: Lines) -> None:
