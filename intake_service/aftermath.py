@@ -90,7 +90,7 @@ class Aftermath:
             context = self._tracing.record(UPDATE_SPAN, working, begun_ns)
             fields = _fields(request, context)
             for old, new in path(before.standing.status, request.standing.status):
-                lines.append(fields | {"old_status": old.value, "new_status": new.value})
+                lines.append(fields | {"old_status": old.word, "new_status": new.word})
         log.info_each("Status updated", lines)
 
     def _tell_reported(self, answers: Sequence[ReportAnswer], begun_ns: int) -> None:

@@ -90,7 +90,7 @@ def transition(
     if after is Status.FAILED:
         return _event(event_id, FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
     rings = after is Status.RECEIVED
-    return _event(event_id, STATUS_CHANGED, about, at, rings=rings, oldStatus=before, newStatus=after)
+    return _event(event_id, STATUS_CHANGED, about, at, rings=rings, oldStatus=before.word, newStatus=after.word)
 
 
 def dead_lettered(event_id: str, about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:

@@ -38,6 +38,14 @@ class Status(StrEnum):
     COMPLETED = "Completed"
     FAILED = "Failed"
 
+    #: The value as a plain string: `value` is a property written in Python, and this is read ten times per request.
+    word: str
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    __hash__ = str.__hash__  # Enum's is written in Python too
+
     @property
     def is_terminal(self) -> bool:
         """Whether nothing more happens by itself."""

@@ -113,7 +113,7 @@ def add(connection: sa.Connection, entries: Sequence[HistoryRow], published: Seq
 
 def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
     """The first thing that happens to a request."""
-    return HistoryRow(request_id, "transition", now, None, Status.RECEIVED.value, 0, "", "", 0.0, "", actor)
+    return HistoryRow(request_id, "transition", now, None, Status.RECEIVED.word, 0, "", "", 0.0, "", actor)
 
 
 def _waves(changes: Sequence[Change]) -> list[list[Change]]:
@@ -130,8 +130,7 @@ def _waves(changes: Sequence[Change]) -> list[list[Change]]:
 
 def _update_rows(wave: Sequence[Change], now: int) -> list[tuple[Any, ...]]:
     return [
-        (change.after.status.value, *change.after[1:], now, change.request.id, change.request.version)
-        for change in wave
+        (change.after.status.word, *change.after[1:], now, change.request.id, change.request.version) for change in wave
     ]
 
 
@@ -146,7 +145,7 @@ def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int
     before, after = change.request.standing, change.after
     entries = []
     if call is not None:
-        stands = before.status.value
+        stands = before.status.word
         entries.append(
             HistoryRow(
                 request_id,
@@ -167,9 +166,7 @@ def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int
         kind, moves = "operation", ((before.status, after.status),)
     for source, target in moves:
         entries.append(
-            HistoryRow(
-                request_id, kind, now, source.value, target.value, after.attempts, outcome, detail, 0.0, "", actor
-            )
+            HistoryRow(request_id, kind, now, source.word, target.word, after.attempts, outcome, detail, 0.0, "", actor)
         )
     return entries
 

@@ -92,7 +92,7 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
         if request is None or not _is_owned(request, item.owner):
             results.append(IntegrationRequestNotFound(item.id))
         elif not is_cancellable(request.standing):
-            status = request.standing.status.value
+            status = request.standing.status.word
             results.append(
                 NotCancellable(f"The request is {status} and can no longer be cancelled; read it.", status=status)
             )
@@ -142,7 +142,7 @@ def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
         request.source_system,
         request.target_system,
         payload_json,
-        request.standing.status.value,
+        request.standing.status.word,
         request.correlation_id,
         request.traceparent,
         *request.standing[1:],

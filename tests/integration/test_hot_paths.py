@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 1775,
-    "intake create": 1520,
-    "intake claim": 1515,
-    "intake claim_announced": 1925,
-    "intake announce": 1330,
-    "intake complete": 1585,
-    "intake publish": 855,
+    "intake create": 1490,
+    "intake claim": 1455,
+    "intake claim_announced": 1810,
+    "intake announce": 1260,
+    "intake complete": 1490,
+    "intake publish": 865,
     "orchestrator process": 1750,
     "adapter deliver": 1370,
 }
