@@ -199,7 +199,7 @@ class Processor:
     def _redirect(self, work: Work) -> Conclusion | None:
         """Hand back what was rung in another target's stream; intake rings it in its own."""
         is_at_home = work.lease.integration_request.target_system == work.target.name
-        return None if is_at_home else Conclusion(decision=Release(delay_seconds=0))
+        return None if is_at_home else Conclusion(decision=_hand_back(work, 0))
 
     def _disown(self, work: Work) -> Conclusion | None:
         """Take back the post that was announced to this worker in an answer that it never got."""

@@ -164,6 +164,20 @@ async def test_an_announcement_that_was_asked_for_too_long_ago_is_taken_back(
     assert request.reports[1].release.not_sent is (step == "release")
 
 
+async def test_what_was_announced_and_read_in_another_targets_stream_is_taken_back(parts: Surroundings) -> None:
+    other = target("Other")
+    request_id = parts.intake.add()
+    # as when both readers' claims travel together
+    [result] = await parts.intake_client.claim([request_id], announcement_of(ERP))
+    [place] = capacity_for(other).take(1)
+
+    await parts.processor(other).process(result.lease, place, other, Origin(begun_at=time.monotonic()))
+
+    request = parts.intake.requests[request_id]
+    assert (request.steps, parts.adapter.deliveries) == (["sending", "release"], [])
+    assert (request.lease.in_doubt, request.lease.integration_request.attempts) == (False, 0)
+
+
 async def test_each_retry_is_announced_with_its_claim(parts: Surroundings, db: Any, consuming: Consuming) -> None:
     parts.adapter.answer = always(DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, detail="503"))
     request_id = parts.intake.add()
