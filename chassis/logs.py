@@ -183,7 +183,7 @@ class _JsonLines(logging.Handler):
             method = self._methods.get(record.levelname.lower(), self._methods["error"])
             stack = {"exc_info": record.exc_info[1]} if record.exc_info else {}
             method(record.getMessage(), **stack)
-        except (TypeError, ValueError):  # its text and its values do not fit together
+        except Exception:  # noqa: BLE001 - its text and its values do not fit; whom it logs about must not suffer
             self.handleError(record)
 
 

@@ -208,12 +208,15 @@ def test_a_foreign_error_shows_its_stack(lines: Lines) -> None:
     assert line["exception"].endswith("RuntimeError: broken")
 
 
-def test_a_foreign_line_whose_values_do_not_fit_harms_nobody(lines: Lines, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("text", "value"), [("%d parts", "some"), ("%(count)d parts", {"size": 1})])
+def test_a_foreign_line_whose_values_do_not_fit_harms_nobody(
+    lines: Lines, capsys: pytest.CaptureFixture[str], text: str, value: object
+) -> None:
     configure_logs("gateway", level="info", log_format="json", stream=lines.stream)
 
-    logging.getLogger("uvicorn.error").warning("%d parts", "some")
+    logging.getLogger("uvicorn.error").warning(text, value)
 
-    assert (lines.text, "%d parts" in capsys.readouterr().err) == ("", True)
+    assert (lines.text, text in capsys.readouterr().err) == ("", True)
 
 
 def test_a_service_that_writes_json_loads_nothing_that_is_for_people() -> None:
