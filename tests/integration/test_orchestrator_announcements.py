@@ -1,14 +1,12 @@
 """Posts that are announced with their claim, where no schema is there to check: a word less to intake, same fences."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis.asyncio as redis
 
 from chassis.errors import StorageUnavailable
 from chassis.streams import work_stream
@@ -25,7 +23,6 @@ from tests.orchestrator_fakes import (
     always,
     capacity_for,
     consuming_from,
-    surroundings,
     target,
 )
 from tests.servers import ValkeyServer
@@ -33,28 +30,6 @@ from tests.servers import ValkeyServer
 ERP = target()
 UNKNOWN = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNKNOWN, detail="reset")
 Consuming = Callable[..., AbstractAsyncContextManager[Consumer]]
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
-    async with surroundings(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
-    """Redis as a test sees it, empty."""
-    client: Any = redis.Redis.from_url(valkey.url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

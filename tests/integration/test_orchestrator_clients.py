@@ -1,8 +1,6 @@
 """The orchestrator's clients against real gRPC servers: what travels together, and what a failure means."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +16,7 @@ from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverRespons
 from integrationhub.intake.v1 import lifecycle_pb2
 from integrationhub.intake.v1.lifecycle_pb2 import Release, Report
 from orchestrator_service.clients import AdapterClient, NotDelivered
-from tests.orchestrator_fakes import Gate, Surroundings, claim, delivered, found, surroundings
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
-    async with surroundings(tmp_path) as parts:
-        yield parts
+from tests.orchestrator_fakes import Gate, Surroundings, claim, delivered, found
 
 
 def attempt(name: str, payload_json: str = "{}") -> DeliverRequest:

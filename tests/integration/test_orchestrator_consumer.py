@@ -1,10 +1,9 @@
 """From the stream to the claim and the acknowledgement, on a real Valkey with a real gRPC intake and adapter."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from tests.orchestrator_fakes import (
     always,
     consuming_from,
     delivered,
-    surroundings,
     target,
 )
 from tests.servers import ValkeyServer
@@ -40,21 +38,6 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
-    async with surroundings(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
-    """Redis as a test sees it, empty."""
-    client: Any = redis.Redis.from_url(valkey.url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 Consuming = Callable[..., AbstractAsyncContextManager[Consumer]]

@@ -2,12 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis.asyncio as redis
 from structlog.testing import capture_logs
 
 from chassis.errors import StorageUnavailable
@@ -15,31 +12,10 @@ from chassis.streams import GROUP, work_stream
 from chassis.testing import eventually
 from orchestrator_service.capacity import TargetCapacity
 from orchestrator_service.heartbeat import Heartbeat
-from tests.orchestrator_fakes import WORKER, Gate, Surroundings, consuming_from, surroundings, target
+from tests.orchestrator_fakes import WORKER, Gate, Surroundings, consuming_from, target
 from tests.servers import ValkeyServer
 
 ERP = work_stream("Erp")
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
-    async with surroundings(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
-    client: Any = redis.Redis.from_url(valkey.url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 async def consumers(db: Any) -> list[str]:

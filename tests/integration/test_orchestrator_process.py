@@ -1,8 +1,6 @@
 """The story of one leased request, told against a real gRPC intake and adapter."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,19 +25,12 @@ from tests.orchestrator_fakes import (
     capacity_for,
     claim,
     looked_up,
-    surroundings,
     target,
 )
 
 ERP = target()
 UNAVAILABLE = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, detail="503")
 UNKNOWN = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNKNOWN, detail="reset")
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
-    async with surroundings(tmp_path) as parts:
-        yield parts
 
 
 def place_in(capacity: TargetCapacity) -> Place:

@@ -5,14 +5,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import redis.asyncio as redis
 
 from chassis.access import LIFECYCLE, OPERATIONS
 from chassis.errors import (
@@ -53,25 +52,10 @@ rate_per_second = 7.5
 ORDER: dict[str, Any] = {"type": "object", "required": ["orderId"]}
 
 
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[Surroundings]:
     async with surroundings(tmp_path / "keys") as parts:
         yield parts
-
-
-@pytest.fixture
-async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
-    client: Any = redis.Redis.from_url(valkey.url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture
