@@ -80,7 +80,7 @@ METRICS = (
         ("integration_requests_oldest_waiting_seconds", (INTAKE,), ("target",), "Age of the oldest of them"),
         ("dead_letters_open", (INTAKE,), ("target",), "Dead letters that nobody has settled"),
         ("outbox_lag_seconds", (INTAKE,), (), "Age of the oldest event that is not published"),
-        ("target_in_flight", (ORCHESTRATOR,), ("target",), "Requests that this worker is processing"),
+        ("target_in_flight", (ORCHESTRATOR,), ("target",), "Calls of this worker that are in flight"),
         ("target_concurrency_limit", (ORCHESTRATOR,), ("target",), "How many it may process at once now"),
         ("target_breaker_state", (ORCHESTRATOR,), ("target",), "0 closed, 1 half-open, 2 open"),
     ),

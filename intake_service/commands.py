@@ -22,6 +22,7 @@ from chassis.targets import Targets
 from chassis.telemetry import Telemetry
 from chassis.turns import Turns
 from intake_service.backlog import Backlog
+from intake_service.door import Door
 from intake_service.ids import find_id, new_id
 from intake_service.store import dead_letters, leases, requests
 from intake_service.store.rows import StoredRequest
@@ -68,6 +69,7 @@ class Commands:
         self._backlog = backlog
         self._rate_limit = rate_limit
         self._rate_per_minute = rate_per_minute
+        self._door = Door()
         self._long_payloads = Turns()
         self._targets = targets.by_name
         self._persist_ms = telemetry.histogram("integration_requests_persist_duration_ms")
@@ -93,7 +95,11 @@ class Commands:
                 left[owner.partner_id] = left.get(owner.partner_id, 0) - 1
                 checked.append(await self._check_in_turn(owner, draft))
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
-        created = await self._store.write_many(requests.create_requests, items) if items else []
+        self._door.arrive(len(items))
+        try:
+            created = await self._store.write_many(requests.create_requests, items) if items else []
+        finally:
+            self._door.depart(len(items))
         elapsed_ms = (time.perf_counter() - started) * 1000
         self._persist_ms.observe(elapsed_ms, sum(isinstance(each, requests.Created) for each in created))
         answers = map(_answer, items, created)
@@ -121,9 +127,10 @@ class Commands:
     ) -> list[leases.ClaimAnswer]:
         """Lease requests to a worker, each with its own answer; a stranger's stream entry may hold what is no id.
 
-        What follows a claim at once is announced in its commit, by target.
+        What follows a claim at once is announced in its commit, by target. While a crowd of creates waits, it waits.
         Raises: StorageUnavailable.
         """
+        await self._door.let_pass(len(request_ids))
         found = [find_id(text) for text in request_ids]
         items = [leases.Claim(worker_id, request_id, announcements) for request_id in found if request_id is not None]
         answers = iter(await self._store.write_many(leases.claim_requests, items) if items else ())

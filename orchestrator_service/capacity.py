@@ -1,8 +1,11 @@
 """How much one target may be given now: places, rate tokens, breaker, pauses, saturation.
 
-A reader waits for `room`, takes a `Place` for each entry before it claims it, and the place is left when the request
-is off this worker's hands. Waiting for room costs no attempt: the work stays in its stream. Limits are the hub's;
-each worker keeps to its share. Time is seconds of a clock that only rises.
+    room ──▶ place, before the claim ──▶ turn, before the call ──▶ answer: the next one's turn ──▶ recorded: place left
+
+A target is called no more than `limit` times at once. One that honours the key is given more places than that while its
+calls are short, so that it does not rest while the hub claims and records: what they hold waits for its turn. Waiting
+for room costs no attempt: the work stays in its stream. Limits are the hub's; each worker keeps to its share. Time is
+seconds of a clock that only rises.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from typing import assert_never
 
 from chassis.targets import Target
 from orchestrator_service.breaker import Breaker, BreakerState
+from orchestrator_service.calls import Calls
 from orchestrator_service.retry import RETRY_AFTER_CEILING_SECONDS, Outcome
 
 #: Of a second's calls, so many may be made at once after a quiet time.
@@ -51,7 +55,7 @@ class TargetCapacity:
 
     def __init__(self, target: Target, now: Callable[[], float] = time.monotonic) -> None:
         self._target = target
-        self._now = now
+        self.now = now
         self._changed = asyncio.Event()
         self._is_draining = False
         #: Trouble of the hub's own that keeps the stream from being read; the reader says so. It takes no room away.
@@ -63,7 +67,8 @@ class TargetCapacity:
         self._breaker = Breaker()
         self._is_probed = False
         self._paused_until = -math.inf
-        self._in_flight = 0
+        self._taken = 0
+        self._calls = Calls(lambda: self.limit)
         #: Nothing is read before the first heartbeat has told this worker its share.
         self._share = 0
         #: Below the share while the target is saturated.
@@ -76,18 +81,18 @@ class TargetCapacity:
 
     @property
     def in_flight(self) -> int:
-        """Requests this worker is processing now."""
-        return self._in_flight
+        """Calls of this worker to the target that are in flight now."""
+        return self._calls.in_flight
 
     @property
     def limit(self) -> int:
-        """How many it may process at once now."""
+        """How many it may make at once now."""
         return self._share if self._lowered_to is None else min(self._lowered_to, self._share)
 
     @property
     def breaker(self) -> BreakerState:
         """Whether calls pass."""
-        return self._breaker.state(self._now())
+        return self._breaker.state(self.now())
 
     def set_share(self, *, workers: int, index: int) -> None:
         """Take this worker's share of the target: worker `index`, from 0, of so many."""
@@ -99,6 +104,7 @@ class TargetCapacity:
         self._rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
         if share != self._share:
             self._share = share
+            self._calls.give_turns()
             self._changed.set()
 
     def drain(self) -> None:
@@ -108,7 +114,7 @@ class TargetCapacity:
 
     def wait(self) -> Wait | None:
         """Why there is no room now; None when there is."""
-        now = self._now()
+        now = self.now()
         state = self._breaker.state(now)
         if self._is_draining:
             return Wait(reason=WaitReason.DRAINING)
@@ -118,7 +124,7 @@ class TargetCapacity:
             return Wait(reason=WaitReason.BREAKER_OPEN)
         if now < self._paused_until:
             return Wait(reason=WaitReason.RETRY_AFTER, until=self._paused_until)
-        if self._in_flight >= self.limit:
+        if self._places() <= self._ahead() // 2:  # taken anew by halves: a claim of many costs each of them less
             return Wait(reason=WaitReason.CONCURRENCY)
         if self._is_rated and self._refill() < 1:
             return Wait(reason=WaitReason.RATE, until=now + (1 - self._tokens) / self._rate)
@@ -137,8 +143,20 @@ class TargetCapacity:
             return 0
         if self._breaker.open_until is not None:
             return 1  # half-open
-        places = self.limit - self._in_flight
-        return min(places, int(self._tokens)) if self._is_rated else places
+        return min(self._places(), int(self._tokens)) if self._is_rated else self._places()
+
+    def _places(self) -> int:
+        return self.limit + self._ahead() - self._taken
+
+    def _ahead(self) -> int:
+        """How many places beyond the limit.
+
+        None for a target that does not honour the key: what a dead worker held would stand in doubt, and each would
+        have to be looked up, or seen to by an operator. None either for one that is saturated or has a rate.
+        """
+        if not self._target.idempotent or self._lowered_to is not None or self._is_rated:
+            return 0
+        return self._calls.ahead()
 
     async def room(self) -> int:
         """Wait until there is room; gives how many requests may be taken."""
@@ -147,7 +165,7 @@ class TargetCapacity:
             if free := self.free():
                 return free
             wait = self.wait()
-            seconds = None if wait is None or wait.until is None else wait.until - self._now() + _TIMER_SECONDS
+            seconds = None if wait is None or wait.until is None else wait.until - self.now() + _TIMER_SECONDS
             try:
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
@@ -161,14 +179,24 @@ class TargetCapacity:
             return []
         is_probe = self._breaker.open_until is not None
         self._is_probed = self._is_probed or is_probe
-        self._in_flight += taken
+        self._taken += taken
         self._tokens -= taken * self._is_rated
-        now = self._now()
+        now = self.now()
         return [Place(self, now, is_probe=is_probe) for _ in range(taken)]
+
+    async def turn(self) -> bool:
+        """Wait until a call may be made beside the others; False when that took too long."""
+        return await self._calls.turn()
+
+    def end_turn(self, called_at: float | None) -> None:
+        """Let the next one call; learns from the call if one was made."""
+        if called_at is not None:
+            self._calls.learn(self.now() - called_at)
+        self._calls.leave()
 
     def refusal(self, *, is_probe: bool) -> float | None:
         """Seconds for which a request that has its place must not be posted after all; None when it may be."""
-        now = self._now()
+        now = self.now()
         if self._is_draining:
             return 0.0
         if self._breaker.open_until is not None and not is_probe:
@@ -177,7 +205,7 @@ class TargetCapacity:
 
     def record(self, outcome: Outcome, *, begun_at: float, is_probe: bool, retry_after_seconds: float) -> None:
         """Learn from a call. UNAVAILABLE and UNKNOWN are failures; a saturated target is not a broken one."""
-        now = self._now()
+        now = self.now()
         match outcome:
             case Outcome.DELIVERED | Outcome.REJECTED:
                 failed = False
@@ -207,11 +235,11 @@ class TargetCapacity:
     def pause(self, seconds: float) -> None:
         """Leave the target alone for so long; a longer pause stands."""
         pause = min(seconds, RETRY_AFTER_CEILING_SECONDS)
-        self._paused_until = max(self._paused_until, self._now() + pause)
+        self._paused_until = max(self._paused_until, self.now() + pause)
 
     def leave(self, *, is_probe: bool, has_called: bool) -> None:
         """Give a place back; the token too when no call was made."""
-        self._in_flight -= 1
+        self._taken -= 1
         if is_probe:
             self._is_probed = False
         if self._is_rated and not has_called:
@@ -223,7 +251,7 @@ class TargetCapacity:
         return self._rate > 0
 
     def _refill(self) -> float:
-        now = self._now()
+        now = self.now()
         depth = max(1.0, self._rate * BURST_SHARE)
         self._tokens = min(depth, self._tokens + (now - self._tokens_at) * self._rate)
         self._tokens_at = now
@@ -255,13 +283,19 @@ class TargetCapacity:
 class Place:
     """One request's claim to capacity, from before its claim until it is off this worker's hands."""
 
-    __slots__ = ("_begun_at", "_capacity", "_has_called", "_is_probe")
+    __slots__ = ("_begun_at", "_called_at", "_capacity", "_has_turn", "_is_probe")
 
     def __init__(self, capacity: TargetCapacity, begun_at: float, *, is_probe: bool) -> None:
         self._capacity = capacity
         self._begun_at = begun_at
         self._is_probe = is_probe
-        self._has_called = False
+        self._has_turn = False
+        self._called_at: float | None = None
+
+    async def turn(self) -> bool:
+        """Wait until the target may be called beside its other calls; False when that took too long."""
+        self._has_turn = self._has_turn or await self._capacity.turn()
+        return self._has_turn
 
     def refusal(self) -> float | None:
         """Seconds for which the request must not be posted after all; None when it may be."""
@@ -269,7 +303,11 @@ class Place:
 
     def call(self) -> None:
         """Say that the target is being called: the rate token is spent."""
-        self._has_called = True
+        self._called_at = self._capacity.now()
+
+    def answered(self) -> None:
+        """Say that the call has ended, so that it is the next one's turn."""
+        self._end_turn()
 
     def record(self, outcome: Outcome, retry_after_seconds: float = 0.0) -> None:
         """Say what came of a post."""
@@ -283,4 +321,10 @@ class Place:
 
     def leave(self) -> None:
         """Give the place back, once."""
-        self._capacity.leave(is_probe=self._is_probe, has_called=self._has_called)
+        self._end_turn()
+        self._capacity.leave(is_probe=self._is_probe, has_called=self._called_at is not None)
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._capacity.end_turn(self._called_at)

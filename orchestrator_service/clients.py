@@ -1,15 +1,15 @@
 """The orchestrator's two clients: intake (claims, reports, heartbeats) and the adapter (deliveries, lookups).
 
-Claims and reports travel in natural batches. Deliveries that are submitted in the same tick of the loop travel in
-one call whose answers come back one by one, so that a slow external system holds nobody; any number of such calls
-may be in flight. What a call's result means for a request is decided elsewhere.
+A reader claims what it has read in one call; reports travel in natural batches. Deliveries that are submitted in the
+same tick of the loop travel in one call whose answers come back one by one, so that a slow external system holds
+nobody; any number of such calls may be in flight. What a call's result means for a request is decided elsewhere.
 """
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
@@ -71,11 +71,6 @@ class NotDelivered(Unavailable):
     reason = "NOT_DELIVERED"
 
 
-class _Wish(NamedTuple):
-    integration_request_ids: Sequence[str]
-    announcement: Announcement | None
-
-
 class IntakeClient:
     """Speaks to intake's LifecycleService for one worker; a component."""
 
@@ -84,13 +79,7 @@ class IntakeClient:
         self._stub = lifecycle_pb2_grpc.LifecycleServiceStub(rpc.channel)
         self.worker_id = worker_id
         sizes = telemetry.histogram("batch_items")
-        self._claims: Batcher[_Wish, list[ClaimResult]] = Batcher(
-            self._flush_claims,
-            max_weight=MAX_ITEMS,
-            weight=lambda wish: len(wish.integration_request_ids),
-            concurrency=BATCHES_IN_FLIGHT,
-            on_batch=sizes.labels(batch="claim").observe,
-        )
+        self._claim_size = sizes.labels(batch="claim")
         self._reports: Batcher[Report, ReportStatus.ValueType] = Batcher(
             self._flush_reports,
             max_items=MAX_ITEMS,
@@ -102,13 +91,23 @@ class IntakeClient:
 
     async def claim(
         self, integration_request_ids: Sequence[str], announcement: Announcement | None = None
-    ) -> list[ClaimResult]:
+    ) -> Sequence[ClaimResult]:
         """Claim leases on up to 1000 requests; gives a result for each, in order.
 
-        An announcement speaks for all requests of its target, whoever claims them together with these.
-        Raises: HubError; then it is not known whether leases were granted, and claiming again gives them.
+        The announcement is for those of its target. Intake answers when no crowd of partners waits, which may take a
+        millisecond for each request. Raises: HubError; then it is not known whether leases were granted, and claiming
+        again gives them.
         """
-        return await self._claims.submit(_Wish(integration_request_ids, announcement))
+        self._claim_size.observe(len(integration_request_ids))
+        request = ClaimRequest(
+            worker_id=self.worker_id,
+            integration_request_ids=integration_request_ids,
+            announcements=[announcement] if announcement is not None else (),
+        )
+        response = await self._rpc.unary(self._stub.Claim, request)
+        if len(response.results) != len(integration_request_ids):
+            raise InternalError
+        return response.results
 
     def report(self, report: Report) -> Coroutine[Any, Any, ReportStatus.ValueType]:
         """Report a step. Raises: HubError; then it is not known whether it was recorded, and it may be repeated."""
@@ -124,22 +123,8 @@ class IntakeClient:
 
     async def stop(self) -> None:
         """Finish the calls in flight, then close the channel."""
-        await self._claims.drain()
         await self._reports.drain()
         await self._rpc.stop()
-
-    async def _flush_claims(self, batch: Sequence[_Wish]) -> Sequence[list[ClaimResult]]:
-        ids = [each for wish in batch for each in wish.integration_request_ids]
-        request = ClaimRequest(
-            worker_id=self.worker_id,
-            integration_request_ids=ids,
-            announcements=[wish.announcement for wish in batch if wish.announcement is not None],
-        )
-        response = await self._rpc.unary(self._stub.Claim, request)
-        if len(response.results) != len(ids):
-            raise InternalError
-        results = iter(response.results)
-        return [[next(results) for _ in wish.integration_request_ids] for wish in batch]
 
     async def _flush_reports(self, batch: Sequence[Report]) -> Sequence[ReportStatus.ValueType]:
         request = ReportRequest(worker_id=self.worker_id, reports=batch)

@@ -30,6 +30,7 @@ from orchestrator_service.process import Origin, Processor
 
 log = get_logger()
 
+#: A crowd of creates holds a claim of so many back for half a second: well within what an announcement keeps.
 MAX_READ = 500
 SWEEP_SECONDS = 5.0
 RECLAIM_SECONDS = 15.0

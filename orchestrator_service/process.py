@@ -17,7 +17,7 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from opentelemetry.trace import SpanKind
 
-from chassis.errors import HubError, OutcomeNotKnown
+from chassis.errors import HubError, OutcomeNotKnown, Unavailable
 from chassis.logs import bind, get_logger
 from chassis.targets import Target
 from chassis.telemetry import LabelValues, Telemetry
@@ -187,7 +187,7 @@ class Processor:
                 or await self._settle_doubt(work)
                 or self._end_expired(work)
                 or self._end_invalid(work)
-                or self._give_way(work)
+                or await self._give_way(work)
                 or await self._find_adapter(work)
                 or await self._announce(work)
                 or await self._deliver(work)
@@ -222,6 +222,8 @@ class Processor:
 
     async def _look_up(self, work: Work) -> tuple[Lookup, Duration]:
         """Raises: HubError when the adapter could not be asked."""
+        if not await work.place.turn():
+            raise Unavailable("The target's other calls take too long.")
         started = time.perf_counter()
         work.place.call()
         try:
@@ -232,6 +234,8 @@ class Processor:
         except OutcomeNotKnown:
             lookup = Lookup(outcome=LookupOutcome.NOT_KNOWN, detail="The lookup took too long.")
             return lookup, mapping.seconds(time.perf_counter() - started)
+        finally:
+            work.place.answered()
         lookup = mapping.lookup_of(response)
         work.place.leave_alone(lookup.retry_after_seconds)
         return lookup, response.duration
@@ -259,9 +263,10 @@ class Processor:
         reason = FailureReason.VALIDATION_FAILED
         return Conclusion(decision=Failed(reason=reason, detail=detail, dead_letter=work.lease.cycle > 1))
 
-    def _give_way(self, work: Work) -> Conclusion | None:
-        """Hand back what has met a target that closed after the claim, or a worker that drains."""
-        delay_seconds = work.place.refusal()
+    async def _give_way(self, work: Work) -> Conclusion | None:
+        """Wait for its turn; hand back what has met a target that closed or slowed down, or a worker that drains."""
+        has_turn = await work.place.turn()
+        delay_seconds = work.place.refusal() if has_turn else HUB_TROUBLE_SECONDS
         return None if delay_seconds is None else Conclusion(decision=_hand_back(work, delay_seconds))
 
     async def _find_adapter(self, work: Work) -> Conclusion | None:
@@ -306,6 +311,8 @@ class Processor:
             attempt = mapping.attempt_of(response)
             duration = response.duration
             work.place.record(attempt.outcome, attempt.retry_after_seconds)
+        finally:
+            work.place.answered()
         decision = retry.after_attempt(attempt, work.progress, work.policy, chance=self._chance())
         return Conclusion(decision=decision, call=mapping.attempt_record(attempt, duration))
 

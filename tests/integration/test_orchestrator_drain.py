@@ -58,8 +58,9 @@ async def test_what_was_claimed_and_not_sent_is_handed_back(parts: Surroundings,
     parts.intake.open.clear()
     request_id = parts.intake.add()
     async with consuming_from(parts, valkey.url) as consumer:
+        capacity = consumer.readers[0].capacity
         await db.xadd(ERP, {"id": request_id})
-        await eventually(lambda: consumer.readers[0].capacity.in_flight)
+        await eventually(lambda: capacity.free() < capacity.limit)
         stopping = asyncio.create_task(consumer.stop())
         await eventually(lambda: consumer.readers[0].capacity.refusal(is_probe=False) is not None)
         parts.intake.open.set()

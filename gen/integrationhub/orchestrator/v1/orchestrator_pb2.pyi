@@ -123,7 +123,7 @@ class TargetStatus(_message.Message):
     breaker: Global___BreakerState.ValueType
     """Whether calls pass."""
     in_flight: _builtins.int
-    """Requests this worker is processing now."""
+    """Calls of this worker to the target that are in flight now."""
     concurrency_limit: _builtins.int
     """How many this worker may process at once now: its share, lowered while the target is saturated."""
     concurrency: _builtins.int

@@ -1,0 +1,78 @@
+"""The calls to one target that are in flight, and what waits for its turn to make one.
+
+As many requests may be held ahead as the target takes in `AHEAD_SECONDS`, going by its recent calls (Little's law): a
+fast target is kept busy while the hub commits; of a slow one next to nothing is held that another worker could have.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+
+from chassis.deadlines import Deadlines
+
+#: Under load a claim and a record take 10 to 50 ms each; meanwhile the target works on what is held ahead.
+AHEAD_SECONDS = 0.3
+MOST_AHEAD = 768
+#: Who waits longer has met a target that became slow meanwhile. Well within the time that an announcement keeps.
+TURN_SECONDS = 1.0
+#: Turns are given by eighths of the limit: deliveries that begin together travel in one call.
+LUMPS = 8
+#: The mean follows about so many calls.
+_RECENT_CALLS = 16
+
+
+class Calls:
+    """Turns are given in the order in which they are asked for."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self.in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._deadlines = Deadlines()
+        #: Mean length of a call; nothing is held ahead before the first has ended.
+        self._seconds = math.inf
+
+    def ahead(self) -> int:
+        """How many requests may be held beyond the limit, to make their calls soon."""
+        shortest = AHEAD_SECONDS / MOST_AHEAD
+        return min(MOST_AHEAD, int(self._limit() * AHEAD_SECONDS / max(self._seconds, shortest)))
+
+    async def turn(self) -> bool:
+        """Wait until fewer calls than the limit are in flight, and count as one; False when that took too long."""
+        if self.in_flight < self._limit() and not self._waiting:
+            self.in_flight += 1
+            return True
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            with self._deadlines.within(TURN_SECONDS):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # it came in the same moment
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
+
+    def learn(self, seconds: float) -> None:
+        """Learn how long a call took."""
+        change = (seconds - self._seconds) / _RECENT_CALLS
+        self._seconds = seconds if math.isinf(self._seconds) else self._seconds + change
+
+    def leave(self) -> None:
+        """End a turn."""
+        self.in_flight -= 1
+        self.give_turns()
+
+    def give_turns(self) -> None:
+        """Let go on who waits, as far as the limit allows."""
+        limit = self._limit()
+        if self.in_flight > limit - limit // LUMPS:
+            return
+        while self._waiting and self.in_flight < limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)
