@@ -36,6 +36,8 @@ class Flat:
 
     accepts_per_second: float
     completions_per_second: float
+    #: Of those that ended while the load was sent.
+    completions_under_load: float
     #: Microseconds of CPU for each accepted request, by process.
     cpu_us: dict[str, float]
     accepted: int
@@ -123,6 +125,10 @@ class Figures:
     def completions(self, delay_ms: int) -> "Spread | None":
         """Completions per second."""
         return spread(self.flat.get(delay_ms, []), lambda flat: flat.completions_per_second)
+
+    def under_load(self, delay_ms: int) -> "Spread | None":
+        """Completions per second while the load was sent."""
+        return spread(self.flat.get(delay_ms, []), lambda flat: flat.completions_under_load)
 
     def accepts(self, delay_ms: int = 0) -> "Spread | None":
         """Accepts per second while processing."""

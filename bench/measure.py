@@ -82,6 +82,7 @@ class Measurement:
         return Flat(
             accepts_per_second=len(ids) / load_clock,
             completions_per_second=len(completed) / (max(ended[each] for each in completed) - started),
+            completions_under_load=sum(ended[each] <= started + load_clock for each in completed) / load_clock,
             cpu_us={name: spent[name] / len(ids) * 1e6 for name in self._pids(system)},
             accepted=len(ids),
             completed=len(completed),

@@ -90,7 +90,8 @@ def _goals(figures: Sequence[Figures]) -> str:
 
 
 def _rates(figures: Sequence[Figures]) -> str:
-    headers = ("", "durable", "accepts/s, 0 ms", "completions/s, 0 ms", "accepts/s, 50 ms", "completions/s, 50 ms")
+    rates = ("accepts/s", "completions/s under load", "completions/s")
+    headers = ("", "durable", *(f"{rate}, {delay} ms" for delay in (0, 50) for rate in rates))
     rows = [
         (
             each.name,
@@ -98,7 +99,7 @@ def _rates(figures: Sequence[Figures]) -> str:
             *(
                 cell(value) or (NOT_MEASURED if each.trouble else "")
                 for delay in (0, 50)
-                for value in (each.accepts(delay), each.completions(delay))
+                for value in (each.accepts(delay), each.under_load(delay), each.completions(delay))
             ),
         )
         for each in figures

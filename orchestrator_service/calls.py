@@ -7,7 +7,6 @@ fast target is kept busy while the hub commits; of a slow one next to nothing is
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
 
 from chassis.deadlines import Deadlines
 
@@ -25,22 +24,27 @@ _RECENT_CALLS = 16
 class Calls:
     """Turns are given in the order in which they are asked for."""
 
-    def __init__(self, limit: Callable[[], int]) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
+        self._limit = 0
         self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._deadlines = Deadlines()
         #: Mean length of a call; nothing is held ahead before the first has ended.
         self._seconds = math.inf
 
+    def set_limit(self, limit: int) -> None:
+        """Take another limit; what is in flight beyond a lower one ends by itself."""
+        self._limit = limit
+        self._give_turns()
+
     def ahead(self) -> int:
         """How many requests may be held beyond the limit, to make their calls soon."""
         shortest = AHEAD_SECONDS / MOST_AHEAD
-        return min(MOST_AHEAD, int(self._limit() * AHEAD_SECONDS / max(self._seconds, shortest)))
+        return min(MOST_AHEAD, int(self._limit * AHEAD_SECONDS / max(self._seconds, shortest)))
 
     async def turn(self) -> bool:
         """Wait until fewer calls than the limit are in flight, and count as one; False when that took too long."""
-        if self.in_flight < self._limit() and not self._waiting:
+        if self.in_flight < self._limit and not self._waiting:
             self.in_flight += 1
             return True
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -56,19 +60,17 @@ class Calls:
             raise
         return True
 
-    def learn(self, seconds: float) -> None:
-        """Learn how long a call took."""
-        change = (seconds - self._seconds) / _RECENT_CALLS
-        self._seconds = seconds if math.isinf(self._seconds) else self._seconds + change
-
-    def leave(self) -> None:
-        """End a turn."""
+    def leave(self, seconds: float | None = None) -> None:
+        """End a turn; `seconds` is how long its call took, if one was made."""
+        if seconds is not None:
+            change = (seconds - self._seconds) / _RECENT_CALLS
+            self._seconds = seconds if math.isinf(self._seconds) else self._seconds + change
         self.in_flight -= 1
-        self.give_turns()
+        if self._waiting:
+            self._give_turns()
 
-    def give_turns(self) -> None:
-        """Let go on who waits, as far as the limit allows."""
-        limit = self._limit()
+    def _give_turns(self) -> None:
+        limit = self._limit
         if self.in_flight > limit - limit // LUMPS:
             return
         while self._waiting and self.in_flight < limit:

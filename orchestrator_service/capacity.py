@@ -68,7 +68,7 @@ class TargetCapacity:
         self._is_probed = False
         self._paused_until = -math.inf
         self._taken = 0
-        self._calls = Calls(lambda: self.limit)
+        self.calls = Calls()
         #: Nothing is read before the first heartbeat has told this worker its share.
         self._share = 0
         #: Below the share while the target is saturated.
@@ -82,7 +82,7 @@ class TargetCapacity:
     @property
     def in_flight(self) -> int:
         """Calls of this worker to the target that are in flight now."""
-        return self._calls.in_flight
+        return self.calls.in_flight
 
     @property
     def limit(self) -> int:
@@ -104,7 +104,7 @@ class TargetCapacity:
         self._rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
         if share != self._share:
             self._share = share
-            self._calls.give_turns()
+            self.calls.set_limit(self.limit)
             self._changed.set()
 
     def drain(self) -> None:
@@ -156,7 +156,7 @@ class TargetCapacity:
         """
         if not self._target.idempotent or self._lowered_to is not None or self._is_rated:
             return 0
-        return self._calls.ahead()
+        return self.calls.ahead()
 
     async def room(self) -> int:
         """Wait until there is room; gives how many requests may be taken."""
@@ -183,16 +183,6 @@ class TargetCapacity:
         self._tokens -= taken * self._is_rated
         now = self.now()
         return [Place(self, now, is_probe=is_probe) for _ in range(taken)]
-
-    async def turn(self) -> bool:
-        """Wait until a call may be made beside the others; False when that took too long."""
-        return await self._calls.turn()
-
-    def end_turn(self, called_at: float | None) -> None:
-        """Let the next one call; learns from the call if one was made."""
-        if called_at is not None:
-            self._calls.learn(self.now() - called_at)
-        self._calls.leave()
 
     def refusal(self, *, is_probe: bool) -> float | None:
         """Seconds for which a request that has its place must not be posted after all; None when it may be."""
@@ -266,6 +256,7 @@ class TargetCapacity:
             return
         self._lowered_at = now
         self._lowered_to = max(1, self.limit // 2)
+        self.calls.set_limit(self.limit)
 
     def _raise_limit(self) -> None:
         """Give one place back for every full round of successes."""
@@ -278,6 +269,7 @@ class TargetCapacity:
         self._lowered_to += 1
         if self._lowered_to >= self._share:
             self._lowered_to = None
+        self.calls.set_limit(self.limit)
 
 
 class Place:
@@ -294,7 +286,7 @@ class Place:
 
     async def turn(self) -> bool:
         """Wait until the target may be called beside its other calls; False when that took too long."""
-        self._has_turn = self._has_turn or await self._capacity.turn()
+        self._has_turn = self._has_turn or await self._capacity.calls.turn()
         return self._has_turn
 
     def refusal(self) -> float | None:
@@ -307,7 +299,10 @@ class Place:
 
     def answered(self) -> None:
         """Say that the call has ended, so that it is the next one's turn."""
-        self._end_turn()
+        if self._has_turn:
+            self._has_turn = False
+            begun_at = self._called_at
+            self._capacity.calls.leave(None if begun_at is None else self._capacity.now() - begun_at)
 
     def record(self, outcome: Outcome, retry_after_seconds: float = 0.0) -> None:
         """Say what came of a post."""
@@ -321,10 +316,5 @@ class Place:
 
     def leave(self) -> None:
         """Give the place back, once."""
-        self._end_turn()
+        self.answered()
         self._capacity.leave(is_probe=self._is_probe, has_called=self._called_at is not None)
-
-    def _end_turn(self) -> None:
-        if self._has_turn:
-            self._has_turn = False
-            self._capacity.end_turn(self._called_at)

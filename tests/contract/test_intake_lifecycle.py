@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import count
 from typing import Any
 
 import pytest
 
 from chassis.clock import SECOND
-from chassis.testing import TestKeys, eventually
-from intake_service.door import CROWD, SECONDS_PER_CLAIM
+from chassis.testing import TestKeys
 from intake_service.store import tables
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
 from integrationhub.intake.v1 import intake_pb2 as pb
@@ -20,7 +18,6 @@ from tests.intake import (
     IntakeUnderTest,
     failed,
     in_doubt,
-    new_request,
     refused,
     release,
     retry,
@@ -374,32 +371,3 @@ async def test_every_change_has_its_event_in_the_outbox(hub: IntakeUnderTest) ->
         ("IntegrationRequestDeadLettered", False),
         (changed, True),
     ]
-
-
-async def test_claims_wait_while_a_crowd_of_creates_is_accepted_and_then_go_on(hub: IntakeUnderTest) -> None:
-    is_over = asyncio.Event()
-    claimed = 150
-
-    async def crowd(name: str) -> None:
-        batches = count()
-        while not is_over.is_set():
-            batch = next(batches)
-            await hub.requests.BatchCreateIntegrationRequests(
-                pb.BatchCreateIntegrationRequestsRequest(
-                    requests=[new_request(f"{name}-{batch}-{each}") for each in range(CROWD)]
-                ),
-                metadata=hub.partner(),
-            )
-
-    ids = [(await hub.create(f"waits-{each}")).id for each in range(claimed)]
-    coming = [asyncio.create_task(crowd(name)) for name in ("a", "b")]
-    await eventually(lambda: hub.metric("integration_requests_received_total") > claimed)
-    loop = asyncio.get_running_loop()
-    before = loop.time()
-    results = await hub.claim(*ids)
-    waited = loop.time() - before
-    is_over.set()
-    await asyncio.gather(*coming)
-
-    assert {result.status for result in results} == {GRANTED}
-    assert waited >= claimed * SECONDS_PER_CLAIM

@@ -22,7 +22,7 @@ INSTRUCTIONS = {
     "intake announce": 1260,
     "intake complete": 1490,
     "intake publish": 865,
-    "orchestrator process": 1750,
+    "orchestrator process": 1905,
     "adapter deliver": 1370,
 }
 #: Statements for a batch of any size, BEGIN among them.

@@ -1,6 +1,5 @@
 """From the stream to the claim and the acknowledgement, on a real Valkey with a real gRPC intake and adapter."""
 
-import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -368,41 +367,3 @@ async def test_work_waits_in_its_stream_while_the_adapter_is_away(
             await eventually(lambda: parts.intake.requests[request_id].is_terminal)
 
     assert claims == 0
-
-
-class Crowded:
-    """An external system that counts its calls at once, and answers when it is let."""
-
-    def __init__(self) -> None:
-        self.is_open = asyncio.Event()
-        self.is_open.set()
-        self.at_once = self.most_at_once = 0
-
-    async def __call__(self, request: DeliverRequest) -> DeliverResponse:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await self.is_open.wait()
-        self.at_once -= 1
-        return await delivered(request)
-
-
-@pytest.mark.parametrize(("idempotent", "in_hand"), [(True, 39), (False, 2)])
-async def test_a_target_is_called_no_more_at_once_than_it_may_be_whatever_is_claimed_ahead(
-    parts: Surroundings, db: Any, consuming: Consuming, idempotent: bool, in_hand: int
-) -> None:
-    system = parts.adapter.answer = Crowded()
-    ids = [parts.intake.add() for _ in range(40)]
-    async with consuming(target(concurrency=2, idempotent=idempotent)) as consumer:
-        reader = consumer.readers[0]
-        await ring(db, ids[0])
-        await eventually(lambda: parts.intake.requests[ids[0]].steps[-1:] == ["completed"])
-        system.is_open.clear()
-        for request_id in ids[1:]:
-            await ring(db, request_id)
-        await eventually(lambda: system.at_once == 2 and sum(map(len, parts.intake.claims)) - 1 == in_hand)
-        assert reader.capacity.in_flight == 2
-        system.is_open.set()
-        await eventually(lambda: all(parts.intake.requests[one].steps[-1:] == ["completed"] for one in ids))
-
-    assert system.most_at_once == 2
-    assert len(parts.adapter.deliveries) == len(ids)

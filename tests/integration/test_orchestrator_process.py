@@ -14,7 +14,6 @@ from chassis.testing import eventually
 from chassis.tokens import ServiceToken
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverRequest, DeliverResponse, LookupRequest, LookupResponse
-from orchestrator_service import calls
 from orchestrator_service.capacity import Place, TargetCapacity
 from orchestrator_service.clients import AdapterClient
 from orchestrator_service.retry import Outcome
@@ -387,52 +386,3 @@ async def test_no_log_line_holds_the_payload(parts: Surroundings) -> None:
 
     assert lines
     assert "hunter2" not in repr(lines)
-
-
-async def test_what_waits_too_long_for_its_turn_is_handed_back_unsent(
-    parts: Surroundings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "TURN_SECONDS", 0.01)
-    erp = target(concurrency=2)
-    capacity = capacity_for(erp)
-    first, place = capacity.take(2)
-    capacity.set_share(workers=2, index=0)  # another worker has come for the other half
-    assert await first.turn()
-    request = await process(parts, parts.intake.add(), by=erp, place=place)
-
-    assert (request.steps, request.reports[0].release.delay.ToSeconds()) == (["release"], 2)
-    assert parts.adapter.deliveries == []
-
-
-async def test_a_lookup_that_waits_too_long_for_its_turn_is_made_later(
-    parts: Surroundings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "TURN_SECONDS", 0.01)
-    erp = target(concurrency=2)
-    capacity = capacity_for(erp)
-    first, place = capacity.take(2)
-    capacity.set_share(workers=2, index=0)
-    assert await first.turn()
-    request = await process(parts, parts.intake.in_doubt(seconds_ago=100), by=erp, place=place)
-
-    assert (request.steps, request.reports[0].in_doubt.lookup_made) == (["in_doubt"], False)
-    assert parts.adapter.lookups == []
-
-
-@pytest.mark.parametrize("outcome", [UNAVAILABLE, DeliverResponse(outcome=adapter_pb2.OUTCOME_DELIVERED)])
-async def test_the_next_ones_turn_comes_with_the_answer_and_not_with_its_record(
-    parts: Surroundings, outcome: DeliverResponse
-) -> None:
-    erp = target(concurrency=1)
-    capacity = capacity_for(erp)
-    place = place_in(capacity)
-    parts.adapter.answer = always(outcome)
-    [lease] = await claim(parts, [parts.intake.add()])
-    processing = asyncio.create_task(parts.processor(erp).process(lease, place, erp))
-    await eventually(lambda: parts.adapter.deliveries)
-    parts.intake.open.clear()
-    await eventually(lambda: capacity.in_flight == 0)
-
-    assert capacity.free() == 0  # the place is kept until the end is on record
-    parts.intake.open.set()
-    await processing

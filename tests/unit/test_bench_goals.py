@@ -18,6 +18,7 @@ def flat(completions: float, *, accepts: float = 0.0, received: int = 100, round
     return Flat(
         accepts_per_second=accepts or completions,
         completions_per_second=completions,
+        completions_under_load=completions / 2,
         cpu_us={"gateway": 450, "valkey": 50, "postgres": 999},
         accepted=100,
         completed=100,

@@ -10,7 +10,14 @@ from orchestrator_service.calls import MOST_AHEAD, Calls
 
 
 def calls_of(limit: int) -> Calls:
-    return Calls(lambda: limit)
+    calls = Calls()
+    calls.set_limit(limit)
+    return calls
+
+
+async def end_call(calls: Calls, seconds: float) -> None:
+    assert await calls.turn()
+    calls.leave(seconds)
 
 
 async def test_no_more_turns_at_once_than_the_limit() -> None:
@@ -110,12 +117,10 @@ async def test_a_turn_that_meets_a_cancellation_is_not_lost() -> None:
 
 
 async def test_who_waits_goes_on_when_the_limit_rises() -> None:
-    limit = 0
-    calls = Calls(lambda: limit)
+    calls = calls_of(0)
     waiting = asyncio.create_task(calls.turn())
     await asyncio.sleep(0)
-    limit = 1
-    calls.give_turns()
+    calls.set_limit(1)
 
     await eventually(waiting.done)
     assert waiting.result()
@@ -136,18 +141,18 @@ def test_nothing_is_held_ahead_before_a_call_has_ended() -> None:
         (4, 5.0, 0),
     ],
 )
-def test_as_much_is_held_ahead_as_the_target_takes_in_a_moment(limit: int, seconds: float, ahead: int) -> None:
+async def test_as_much_is_held_ahead_as_the_target_takes_in_a_moment(limit: int, seconds: float, ahead: int) -> None:
     calls = calls_of(limit)
-    calls.learn(seconds)
+    await end_call(calls, seconds)
 
     assert calls.ahead() == pytest.approx(ahead, abs=1)
 
 
-def test_a_target_that_becomes_slow_is_held_less_ahead_of() -> None:
+async def test_a_target_that_becomes_slow_is_held_less_ahead_of() -> None:
     calls = calls_of(8)
-    calls.learn(0.01)
+    await end_call(calls, 0.01)
     before = calls.ahead()
     for _ in range(20):
-        calls.learn(5.0)
+        await end_call(calls, 5.0)
 
     assert (before, calls.ahead()) == (240, 0)

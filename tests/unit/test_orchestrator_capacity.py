@@ -7,51 +7,14 @@ import pytest
 
 from chassis.targets import Target
 from orchestrator_service.breaker import BreakerState
-from orchestrator_service.capacity import Place, TargetCapacity, Wait, WaitReason
+from orchestrator_service.capacity import TargetCapacity, Wait, WaitReason
 from orchestrator_service.retry import Outcome
-
-
-class Time:
-    """A clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.capacities import Time, capacity_of, end, take, take_all
 
 
 @pytest.fixture
 def time() -> Time:
     return Time()
-
-
-def capacity_of(
-    time: Time, *, concurrency: int = 8, rate: float = 0, workers: int = 1, index: int = 0, idempotent: bool = False
-) -> TargetCapacity:
-    target = Target(
-        name="T",
-        adapter="http_json",
-        base_url="http://127.0.0.1:1",
-        concurrency=concurrency,
-        rate_per_second=rate,
-        idempotent=idempotent,
-    )
-    capacity = TargetCapacity(target, time)
-    capacity.set_share(workers=workers, index=index)
-    return capacity
-
-
-def take(capacity: TargetCapacity) -> Place:
-    [place] = capacity.take(1)
-    return place
-
-
-def take_all(capacity: TargetCapacity) -> list[Place]:
-    places = []
-    while taken := capacity.take(1):
-        places += taken
-    return places
 
 
 def test_places_that_are_taken_together_are_as_many_as_one_by_one(time: Time) -> None:
@@ -69,13 +32,6 @@ def test_of_a_half_open_target_one_place_is_given_however_many_are_wanted(time: 
 
     assert len(capacity.take(100)) == 1
     assert capacity.take(100) == []
-
-
-def end(outcome: Outcome, *places: Place, retry_after: float = 0.0) -> None:
-    for place in places:
-        place.call()
-        place.record(outcome, retry_after)
-        place.leave()
 
 
 def calls(capacity: TargetCapacity, outcomes: Sequence[Outcome]) -> None:
@@ -389,80 +345,3 @@ async def test_who_waits_for_a_pause_wakes_when_it_is_over() -> None:
 
     assert await capacity.room() == 4
     assert loop.time() - before >= 0.045
-
-
-async def call(capacity: TargetCapacity, time: Time, *, seconds: float) -> None:
-    """One post that was delivered after so long."""
-    place = take(capacity)
-    assert await place.turn()
-    place.call()
-    time.at += seconds
-    place.record(Outcome.DELIVERED)
-    place.answered()
-    place.leave()
-
-
-async def test_of_a_fast_target_that_honours_the_key_more_is_taken_than_it_is_called(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=2, idempotent=True)
-    await call(capacity, time, seconds=0.1)  # it takes 6 in 0.3 s
-
-    assert len(take_all(capacity)) > capacity.limit == 2
-
-
-async def test_places_beyond_the_limit_are_taken_by_halves(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=2, idempotent=True)
-    await call(capacity, time, seconds=0.125)  # it takes 4 in 0.3 s
-    first, second, third, *rest = capacity.take(100)
-    assert len(rest) == 3
-    first.leave()
-    second.leave()
-    assert (capacity.free(), capacity.wait()) == (0, Wait(reason=WaitReason.CONCURRENCY))
-    third.leave()
-
-    assert capacity.free() == 3
-
-
-@pytest.mark.parametrize(("idempotent", "rate"), [(False, 0), (True, 1000)])
-async def test_of_others_no_more_is_taken_than_they_are_called(time: Time, idempotent: bool, rate: float) -> None:
-    capacity = capacity_of(time, concurrency=2, idempotent=idempotent, rate=rate)
-    await call(capacity, time, seconds=0.1)
-
-    assert len(capacity.take(100)) == 2
-
-
-async def test_of_a_saturated_target_no_more_is_taken_than_it_is_called(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=8, idempotent=True)
-    await call(capacity, time, seconds=0.1)
-    end(Outcome.THROTTLED, take(capacity))
-
-    assert len(capacity.take(100)) == capacity.limit == 4
-
-
-async def test_an_answer_lets_the_next_one_call_before_it_is_recorded(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=1, idempotent=True)
-    await call(capacity, time, seconds=0.1)
-    first, second = capacity.take(2)
-    assert await first.turn()
-    waiting = asyncio.create_task(second.turn())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    first.answered()
-
-    assert await waiting
-    assert capacity.in_flight == 1
-
-
-async def test_a_place_that_is_left_without_an_answer_gives_its_turn_back(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=1)
-    place = take(capacity)
-    assert await place.turn()
-    place.leave()
-
-    assert (capacity.in_flight, await take(capacity).turn()) == (0, True)
-
-
-async def test_who_has_a_turn_may_ask_for_it_again(time: Time) -> None:
-    capacity = capacity_of(time, concurrency=1)
-    place = take(capacity)
-
-    assert [await place.turn(), await place.turn(), capacity.in_flight] == [True, True, 1]
