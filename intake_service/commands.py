@@ -52,6 +52,13 @@ class Answered(NamedTuple):
     rate: RateStanding | None
 
 
+class Claimed(NamedTuple):
+    """An answer for each claim, and how long a crowd of creates kept them waiting before the commit was begun."""
+
+    answers: list[leases.ClaimAnswer]
+    waited_seconds: float
+
+
 class Commands:
     """The writes, with what they need."""
 
@@ -124,18 +131,18 @@ class Commands:
 
     async def claim(
         self, worker_id: str, request_ids: Sequence[str], announcements: Mapping[str, leases.Announcement]
-    ) -> list[leases.ClaimAnswer]:
+    ) -> Claimed:
         """Lease requests to a worker, each with its own answer; a stranger's stream entry may hold what is no id.
 
         What follows a claim at once is announced in its commit, by target. While a crowd of creates waits, it waits.
         Raises: StorageUnavailable.
         """
-        await self._door.let_pass(len(request_ids))
+        waited_seconds = await self._door.let_pass(len(request_ids))
         found = [find_id(text) for text in request_ids]
         items = [leases.Claim(worker_id, request_id, announcements) for request_id in found if request_id is not None]
         answers = iter(await self._store.write_many(leases.claim_requests, items) if items else ())
         unknown = leases.ClaimAnswer(status="not_found", claimed_at=0)
-        return [unknown if request_id is None else next(answers) for request_id in found]
+        return Claimed([unknown if request_id is None else next(answers) for request_id in found], waited_seconds)
 
     async def report(self, reports: Sequence[leases.Report]) -> list[leases.ReportAnswer]:
         """Record what a worker says, each with its own answer. Raises: StorageUnavailable."""

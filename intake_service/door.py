@@ -3,7 +3,7 @@
 A partner waits for its answer; what is accepted is safe, and waits in its stream. On a machine with few cores the two
 compete, and what is claimed later is claimed in larger batches, of which each request costs less. So a burst is taken
 in at once and worked off after it, and both end earlier. What waits is bounded: by the backlog's limits, and a claim
-by its size, so that a target keeps a thousand requests per second, and one that takes less does not notice.
+by its size, so that a target keeps five hundred requests per second, and one that takes less hardly notices.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import math
 CROWD = 32
 #: A crowd comes in waves, as its answers go out together.
 WAVE_SECONDS = 0.05
-SECONDS_PER_CLAIM = 0.001
+SECONDS_PER_CLAIM = 0.002
 
 
 class Door:
@@ -33,12 +33,14 @@ class Door:
             self._crowded_until = asyncio.get_running_loop().time() + WAVE_SECONDS
         self._waiting -= count
 
-    async def let_pass(self, claims: int) -> None:
-        """Wait while there is a crowd, as long as so many claims may be made to wait."""
+    async def let_pass(self, claims: int) -> float:
+        """Wait while there is a crowd, as long as so many claims may be made to wait; gives the seconds it took."""
         loop = asyncio.get_running_loop()
-        latest = loop.time() + claims * SECONDS_PER_CLAIM
+        begun = loop.time()
+        latest = begun + claims * SECONDS_PER_CLAIM
         while (now := loop.time()) < latest:
             until = now + WAVE_SECONDS if self._waiting >= CROWD else self._crowded_until
             if until <= now:
-                return
+                break
             await asyncio.sleep(min(until, latest) - now)
+        return now - begun

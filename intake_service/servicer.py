@@ -131,9 +131,10 @@ class LifecycleServicer(LifecycleServiceServicer):
         ids = list(request.integration_request_ids)
         _check_batch(len(ids), "/integrationRequestIds")
         announcements = {each.target_system: from_announcement(each) for each in request.announcements}
-        answers = await self._commands.claim(_worker(request.worker_id), ids, announcements)
+        claimed = await self._commands.claim(_worker(request.worker_id), ids, announcements)
         response = lifecycle_pb2.ClaimResponse()
-        for request_id, answer in zip(ids, answers, strict=True):
+        response.waited.FromNanoseconds(round(claimed.waited_seconds * 1e9))
+        for request_id, answer in zip(ids, claimed.answers, strict=True):
             write_claim_result(response.results.add(), request_id, answer)
         return response
 

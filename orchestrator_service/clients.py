@@ -40,7 +40,7 @@ from integrationhub.intake.v1 import lifecycle_pb2_grpc
 from integrationhub.intake.v1.lifecycle_pb2 import (
     Announcement,
     ClaimRequest,
-    ClaimResult,
+    ClaimResponse,
     HeartbeatRequest,
     HeartbeatResponse,
     Report,
@@ -91,12 +91,11 @@ class IntakeClient:
 
     async def claim(
         self, integration_request_ids: Sequence[str], announcement: Announcement | None = None
-    ) -> Sequence[ClaimResult]:
+    ) -> ClaimResponse:
         """Claim leases on up to 1000 requests; gives a result for each, in order.
 
-        The announcement is for those of its target. Intake answers when no crowd of partners waits, which may take a
-        millisecond for each request. Raises: HubError; then it is not known whether leases were granted, and claiming
-        again gives them.
+        The announcement is for those of its target. A crowd of creates may keep the claim waiting, and the answer says
+        how long. Raises: HubError; then it is not known whether leases were granted, and claiming again gives them.
         """
         self._claim_size.observe(len(integration_request_ids))
         request = ClaimRequest(
@@ -107,7 +106,7 @@ class IntakeClient:
         response = await self._rpc.unary(self._stub.Claim, request)
         if len(response.results) != len(integration_request_ids):
             raise InternalError
-        return response.results
+        return response
 
     def report(self, report: Report) -> Coroutine[Any, Any, ReportStatus.ValueType]:
         """Report a step. Raises: HubError; then it is not known whether it was recorded, and it may be repeated."""

@@ -30,7 +30,6 @@ from orchestrator_service.process import Origin, Processor
 
 log = get_logger()
 
-#: A crowd of creates holds a claim of so many back for half a second: well within what an announcement keeps.
 MAX_READ = 500
 SWEEP_SECONDS = 5.0
 RECLAIM_SECONDS = 15.0
@@ -229,7 +228,7 @@ class TargetReader:
     async def _claim(self, taken: Sequence[tuple[Entry, Place]]) -> None:
         begun_ns, begun_at = now_ns(), time.monotonic()
         try:
-            results = await self._intake.claim([entry.fields["id"] for entry, _ in taken], self._announcement)
+            response = await self._intake.claim([entry.fields["id"] for entry, _ in taken], self._announcement)
         except BaseException:
             for entry, place in taken:
                 self._in_hand.end(entry.fields["id"])
@@ -238,7 +237,8 @@ class TargetReader:
             raise
         self.capacity.trouble = None
         now_ms = now_ns() / 1_000_000
-        for result, (entry, place) in zip(results, taken, strict=True):
+        begun_at += response.waited.ToNanoseconds() / 1e9
+        for result, (entry, place) in zip(response.results, taken, strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
                 self._lag_ms.observe(max(0.0, now_ms - entry.added_at_ms))
                 origin = Origin(

@@ -67,8 +67,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Trace context of the stream entry that named the request.
     rung_by: str = ""
-    #: When it was asked for: in Unix time, and on the clock that only rises.
+    #: When it was asked for, in Unix time.
     begun_ns: int | None = None
+    #: Before intake began to grant it, on the clock that only rises.
     begun_at: float = -math.inf
     #: The post in doubt was announced with a lease whose answer this worker never got: it has not made it.
     is_unheard: bool = False

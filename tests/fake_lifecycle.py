@@ -52,6 +52,9 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
         self.open.set()
         #: The next claim is recorded and its answer lost.
         self.loses_next_answer: HubError | None = None
+        #: A crowd keeps every claim waiting for so long, and the answer says so unless it is told not to.
+        self.crowded_seconds = 0.0
+        self.says_how_long = True
 
     def add(self, target_system: str = "Erp", payload_json: str = '{"orderId":"A"}', **lease: Any) -> str:
         """Store a request that waits for a worker; `lease` overrides fields of the lease it will be claimed with."""
@@ -77,6 +80,7 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
     async def Claim(self, request: lifecycle_pb2.ClaimRequest, _: Any) -> lifecycle_pb2.ClaimResponse:  # noqa: N802
         """Claims leases."""
         await self._answerable()
+        await asyncio.sleep(self.crowded_seconds)
         ids = list(request.integration_request_ids)
         self.claims.append(ids)
         announcements = {each.target_system: each for each in request.announcements}
@@ -84,7 +88,10 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
         if (lost := self.loses_next_answer) is not None:
             self.loses_next_answer = None
             raise lost
-        return lifecycle_pb2.ClaimResponse(results=results)
+        response = lifecycle_pb2.ClaimResponse(results=results)
+        if self.says_how_long:
+            response.waited.FromNanoseconds(round(self.crowded_seconds * 1e9))
+        return response
 
     async def Report(self, request: lifecycle_pb2.ReportRequest, _: Any) -> lifecycle_pb2.ReportResponse:  # noqa: N802
         """Records reports."""

@@ -260,4 +260,4 @@ def _server(
 
 async def claim(parts: Surroundings, ids: Sequence[str]) -> list[Lease]:
     """Claim as the worker does."""
-    return [result.lease for result in await parts.intake_client.claim(ids)]
+    return [result.lease for result in (await parts.intake_client.claim(ids)).results]

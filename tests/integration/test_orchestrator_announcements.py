@@ -128,7 +128,7 @@ async def test_an_announcement_that_was_asked_for_too_long_ago_is_taken_back(
     parts: Surroundings, seconds_ago: float, step: str, posts: int
 ) -> None:
     request_id = parts.intake.add()
-    [result] = await parts.intake_client.claim([request_id], announcement_of(ERP))
+    [result] = (await parts.intake_client.claim([request_id], announcement_of(ERP))).results
     [place] = capacity_for(ERP).take(1)
 
     origin = Origin(begun_at=time.monotonic() - seconds_ago)
@@ -143,7 +143,7 @@ async def test_what_was_announced_and_read_in_another_targets_stream_is_taken_ba
     other = target("Other")
     request_id = parts.intake.add()
     # as when both readers' claims travel together
-    [result] = await parts.intake_client.claim([request_id], announcement_of(ERP))
+    [result] = (await parts.intake_client.claim([request_id], announcement_of(ERP))).results
     [place] = capacity_for(other).take(1)
 
     await parts.processor(other).process(result.lease, place, other, Origin(begun_at=time.monotonic()))
@@ -164,3 +164,18 @@ async def test_each_retry_is_announced_with_its_claim(parts: Surroundings, db: A
 
     assert parts.intake.requests[request_id].steps == ["sending", "retry"] * 2
     assert [delivery.attempt for delivery in parts.adapter.deliveries] == [1, 2]
+
+
+@pytest.mark.parametrize(("says_how_long", "step", "posts"), [(True, "completed", 1), (False, "release", 0)])
+async def test_the_time_that_a_crowd_kept_a_claim_waiting_is_not_the_announcements(
+    parts: Surroundings, db: Any, consuming: Consuming, says_how_long: bool, step: str, posts: int
+) -> None:
+    parts.intake.crowded_seconds, parts.intake.says_how_long = 1.0, says_how_long
+    request_id = parts.intake.add()
+    processor = parts.processor(ERP, announcement_seconds=0.9)
+    async with consuming(ERP, processor=processor):
+        await ring(db, request_id)
+        await eventually(lambda: len(parts.intake.requests[request_id].steps) == 2)
+
+    assert parts.intake.requests[request_id].steps == ["sending", step]
+    assert len(parts.adapter.deliveries) == posts

@@ -27,53 +27,53 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from integrationhub.intake.v1 import intake_pb2 as integrationhub_dot_intake_dot_v1_dot_intake__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(integrationhub/intake/v1/lifecycle.proto\x12\x18integrationhub.intake.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%integrationhub/intake/v1/intake.proto\"\x81\x01\n\x0c\x43laimRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1f\n\x17integration_request_ids\x18\x02 \x03(\t\x12=\n\rannouncements\x18\x03 \x03(\x0b\x32&.integrationhub.intake.v1.Announcement\"j\n\x0c\x41nnouncement\x12\x15\n\rtarget_system\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63hecked_sources\x18\x03 \x03(\t\"G\n\rClaimResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.integrationhub.intake.v1.ClaimResult\"\x94\x01\n\x0b\x43laimResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x35\n\x06status\x18\x02 \x01(\x0e\x32%.integrationhub.intake.v1.ClaimStatus\x12.\n\x05lease\x18\x03 \x01(\x0b\x32\x1f.integrationhub.intake.v1.Lease\"\xff\x02\n\x05Lease\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x10\n\x08in_doubt\x18\x03 \x01(\x08\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07lookups\x18\x05 \x01(\x05\x12\x11\n\ttimed_out\x18\x06 \x01(\x08\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12.\n\nclaimed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07retries\x18\n \x01(\x05\x12\r\n\x05\x63ycle\x18\x0b \x01(\x05\x12\x11\n\tannounced\x18\x0c \x01(\x08\x12\x11\n\town_doubt\x18\r \x01(\x08\"U\n\rReportRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x07reports\x18\x02 \x03(\x0b\x32 .integrationhub.intake.v1.Report\"\xb6\x03\n\x06Report\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x34\n\x07sending\x18\x03 \x01(\x0b\x32!.integrationhub.intake.v1.SendingH\x00\x12\x38\n\tcompleted\x18\x04 \x01(\x0b\x32#.integrationhub.intake.v1.CompletedH\x00\x12\x32\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32 .integrationhub.intake.v1.FailedH\x00\x12\x30\n\x05retry\x18\x06 \x01(\x0b\x32\x1f.integrationhub.intake.v1.RetryH\x00\x12\x35\n\x08in_doubt\x18\x07 \x01(\x0b\x32!.integrationhub.intake.v1.InDoubtH\x00\x12\x34\n\x07release\x18\x08 \x01(\x0b\x32!.integrationhub.intake.v1.ReleaseH\x00\x12\x32\n\x04\x63\x61ll\x18\t \x01(\x0b\x32$.integrationhub.intake.v1.CallRecordB\x06\n\x04step\"5\n\x07Sending\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\tCompleted\x12\x1e\n\x16\x65xternal_response_json\x18\x01 \x01(\t\"=\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x03 \x01(\x08\"_\n\x05Retry\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cspends_retry\x18\x02 \x01(\x08\x12\x16\n\x0estill_in_doubt\x18\x03 \x01(\x08\"\x8a\x01\n\x07InDoubt\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0blookup_made\x18\x02 \x01(\x08\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x12-\n\nsince_sent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x07Release\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08not_sent\x18\x02 \x01(\x08\x12\x16\n\x0estill_in_doubt\x18\x03 \x01(\x08\"z\n\nCallRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08response\x18\x05 \x01(\t\"I\n\x0eReportResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.ReportResult\"f\n\x0cReportResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.integrationhub.intake.v1.ReportStatus\"6\n\x10HeartbeatRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"U\n\x11HeartbeatResponse\x12\x14\n\x0clive_workers\x18\x01 \x01(\x05\x12\x14\n\x0cworker_index\x18\x02 \x01(\x05\x12\x14\n\x0cwas_given_up\x18\x03 \x01(\x08*\x9c\x01\n\x0b\x43laimStatus\x12\x1c\n\x18\x43LAIM_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LAIM_STATUS_GRANTED\x10\x01\x12\x1e\n\x1a\x43LAIM_STATUS_NOT_AVAILABLE\x10\x02\x12\x1a\n\x16\x43LAIM_STATUS_NOT_FOUND\x10\x03\x12\x19\n\x15\x43LAIM_STATUS_POISONED\x10\x04*\x7f\n\x0cReportStatus\x12\x1d\n\x19REPORT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_STATUS_ACCEPTED\x10\x01\x12\x17\n\x13REPORT_STATUS_STALE\x10\x02\x12\x1b\n\x17REPORT_STATUS_NOT_FOUND\x10\x03\x32\xaf\x02\n\x10LifecycleService\x12X\n\x05\x43laim\x12&.integrationhub.intake.v1.ClaimRequest\x1a\'.integrationhub.intake.v1.ClaimResponse\x12[\n\x06Report\x12\'.integrationhub.intake.v1.ReportRequest\x1a(.integrationhub.intake.v1.ReportResponse\x12\x64\n\tHeartbeat\x12*.integrationhub.intake.v1.HeartbeatRequest\x1a+.integrationhub.intake.v1.HeartbeatResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(integrationhub/intake/v1/lifecycle.proto\x12\x18integrationhub.intake.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%integrationhub/intake/v1/intake.proto\"\x81\x01\n\x0c\x43laimRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1f\n\x17integration_request_ids\x18\x02 \x03(\t\x12=\n\rannouncements\x18\x03 \x03(\x0b\x32&.integrationhub.intake.v1.Announcement\"j\n\x0c\x41nnouncement\x12\x15\n\rtarget_system\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63hecked_sources\x18\x03 \x03(\t\"r\n\rClaimResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.integrationhub.intake.v1.ClaimResult\x12)\n\x06waited\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x01\n\x0b\x43laimResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x35\n\x06status\x18\x02 \x01(\x0e\x32%.integrationhub.intake.v1.ClaimStatus\x12.\n\x05lease\x18\x03 \x01(\x0b\x32\x1f.integrationhub.intake.v1.Lease\"\xff\x02\n\x05Lease\x12I\n\x13integration_request\x18\x01 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x10\n\x08in_doubt\x18\x03 \x01(\x08\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07lookups\x18\x05 \x01(\x05\x12\x11\n\ttimed_out\x18\x06 \x01(\x08\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12.\n\nclaimed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07retries\x18\n \x01(\x05\x12\r\n\x05\x63ycle\x18\x0b \x01(\x05\x12\x11\n\tannounced\x18\x0c \x01(\x08\x12\x11\n\town_doubt\x18\r \x01(\x08\"U\n\rReportRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x07reports\x18\x02 \x03(\x0b\x32 .integrationhub.intake.v1.Report\"\xb6\x03\n\x06Report\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x34\n\x07sending\x18\x03 \x01(\x0b\x32!.integrationhub.intake.v1.SendingH\x00\x12\x38\n\tcompleted\x18\x04 \x01(\x0b\x32#.integrationhub.intake.v1.CompletedH\x00\x12\x32\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32 .integrationhub.intake.v1.FailedH\x00\x12\x30\n\x05retry\x18\x06 \x01(\x0b\x32\x1f.integrationhub.intake.v1.RetryH\x00\x12\x35\n\x08in_doubt\x18\x07 \x01(\x0b\x32!.integrationhub.intake.v1.InDoubtH\x00\x12\x34\n\x07release\x18\x08 \x01(\x0b\x32!.integrationhub.intake.v1.ReleaseH\x00\x12\x32\n\x04\x63\x61ll\x18\t \x01(\x0b\x32$.integrationhub.intake.v1.CallRecordB\x06\n\x04step\"5\n\x07Sending\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\tCompleted\x12\x1e\n\x16\x65xternal_response_json\x18\x01 \x01(\t\"=\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x03 \x01(\x08\"_\n\x05Retry\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cspends_retry\x18\x02 \x01(\x08\x12\x16\n\x0estill_in_doubt\x18\x03 \x01(\x08\"\x8a\x01\n\x07InDoubt\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0blookup_made\x18\x02 \x01(\x08\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x12-\n\nsince_sent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x07Release\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08not_sent\x18\x02 \x01(\x08\x12\x16\n\x0estill_in_doubt\x18\x03 \x01(\x08\"z\n\nCallRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08response\x18\x05 \x01(\t\"I\n\x0eReportResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.ReportResult\"f\n\x0cReportResult\x12\x1e\n\x16integration_request_id\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.integrationhub.intake.v1.ReportStatus\"6\n\x10HeartbeatRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"U\n\x11HeartbeatResponse\x12\x14\n\x0clive_workers\x18\x01 \x01(\x05\x12\x14\n\x0cworker_index\x18\x02 \x01(\x05\x12\x14\n\x0cwas_given_up\x18\x03 \x01(\x08*\x9c\x01\n\x0b\x43laimStatus\x12\x1c\n\x18\x43LAIM_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LAIM_STATUS_GRANTED\x10\x01\x12\x1e\n\x1a\x43LAIM_STATUS_NOT_AVAILABLE\x10\x02\x12\x1a\n\x16\x43LAIM_STATUS_NOT_FOUND\x10\x03\x12\x19\n\x15\x43LAIM_STATUS_POISONED\x10\x04*\x7f\n\x0cReportStatus\x12\x1d\n\x19REPORT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_STATUS_ACCEPTED\x10\x01\x12\x17\n\x13REPORT_STATUS_STALE\x10\x02\x12\x1b\n\x17REPORT_STATUS_NOT_FOUND\x10\x03\x32\xaf\x02\n\x10LifecycleService\x12X\n\x05\x43laim\x12&.integrationhub.intake.v1.ClaimRequest\x1a\'.integrationhub.intake.v1.ClaimResponse\x12[\n\x06Report\x12\'.integrationhub.intake.v1.ReportRequest\x1a(.integrationhub.intake.v1.ReportResponse\x12\x64\n\tHeartbeat\x12*.integrationhub.intake.v1.HeartbeatRequest\x1a+.integrationhub.intake.v1.HeartbeatResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'integrationhub.intake.v1.lifecycle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLAIMSTATUS']._serialized_start=2495
-  _globals['_CLAIMSTATUS']._serialized_end=2651
-  _globals['_REPORTSTATUS']._serialized_start=2653
-  _globals['_REPORTSTATUS']._serialized_end=2780
+  _globals['_CLAIMSTATUS']._serialized_start=2538
+  _globals['_CLAIMSTATUS']._serialized_end=2694
+  _globals['_REPORTSTATUS']._serialized_start=2696
+  _globals['_REPORTSTATUS']._serialized_end=2823
   _globals['_CLAIMREQUEST']._serialized_start=175
   _globals['_CLAIMREQUEST']._serialized_end=304
   _globals['_ANNOUNCEMENT']._serialized_start=306
   _globals['_ANNOUNCEMENT']._serialized_end=412
   _globals['_CLAIMRESPONSE']._serialized_start=414
-  _globals['_CLAIMRESPONSE']._serialized_end=485
-  _globals['_CLAIMRESULT']._serialized_start=488
-  _globals['_CLAIMRESULT']._serialized_end=636
-  _globals['_LEASE']._serialized_start=639
-  _globals['_LEASE']._serialized_end=1022
-  _globals['_REPORTREQUEST']._serialized_start=1024
-  _globals['_REPORTREQUEST']._serialized_end=1109
-  _globals['_REPORT']._serialized_start=1112
-  _globals['_REPORT']._serialized_end=1550
-  _globals['_SENDING']._serialized_start=1552
-  _globals['_SENDING']._serialized_end=1605
-  _globals['_COMPLETED']._serialized_start=1607
-  _globals['_COMPLETED']._serialized_end=1650
-  _globals['_FAILED']._serialized_start=1652
-  _globals['_FAILED']._serialized_end=1713
-  _globals['_RETRY']._serialized_start=1715
-  _globals['_RETRY']._serialized_end=1810
-  _globals['_INDOUBT']._serialized_start=1813
-  _globals['_INDOUBT']._serialized_end=1951
-  _globals['_RELEASE']._serialized_start=1953
-  _globals['_RELEASE']._serialized_end=2046
-  _globals['_CALLRECORD']._serialized_start=2048
-  _globals['_CALLRECORD']._serialized_end=2170
-  _globals['_REPORTRESPONSE']._serialized_start=2172
-  _globals['_REPORTRESPONSE']._serialized_end=2245
-  _globals['_REPORTRESULT']._serialized_start=2247
-  _globals['_REPORTRESULT']._serialized_end=2349
-  _globals['_HEARTBEATREQUEST']._serialized_start=2351
-  _globals['_HEARTBEATREQUEST']._serialized_end=2405
-  _globals['_HEARTBEATRESPONSE']._serialized_start=2407
-  _globals['_HEARTBEATRESPONSE']._serialized_end=2492
-  _globals['_LIFECYCLESERVICE']._serialized_start=2783
-  _globals['_LIFECYCLESERVICE']._serialized_end=3086
+  _globals['_CLAIMRESPONSE']._serialized_end=528
+  _globals['_CLAIMRESULT']._serialized_start=531
+  _globals['_CLAIMRESULT']._serialized_end=679
+  _globals['_LEASE']._serialized_start=682
+  _globals['_LEASE']._serialized_end=1065
+  _globals['_REPORTREQUEST']._serialized_start=1067
+  _globals['_REPORTREQUEST']._serialized_end=1152
+  _globals['_REPORT']._serialized_start=1155
+  _globals['_REPORT']._serialized_end=1593
+  _globals['_SENDING']._serialized_start=1595
+  _globals['_SENDING']._serialized_end=1648
+  _globals['_COMPLETED']._serialized_start=1650
+  _globals['_COMPLETED']._serialized_end=1693
+  _globals['_FAILED']._serialized_start=1695
+  _globals['_FAILED']._serialized_end=1756
+  _globals['_RETRY']._serialized_start=1758
+  _globals['_RETRY']._serialized_end=1853
+  _globals['_INDOUBT']._serialized_start=1856
+  _globals['_INDOUBT']._serialized_end=1994
+  _globals['_RELEASE']._serialized_start=1996
+  _globals['_RELEASE']._serialized_end=2089
+  _globals['_CALLRECORD']._serialized_start=2091
+  _globals['_CALLRECORD']._serialized_end=2213
+  _globals['_REPORTRESPONSE']._serialized_start=2215
+  _globals['_REPORTRESPONSE']._serialized_end=2288
+  _globals['_REPORTRESULT']._serialized_start=2290
+  _globals['_REPORTRESULT']._serialized_end=2392
+  _globals['_HEARTBEATREQUEST']._serialized_start=2394
+  _globals['_HEARTBEATREQUEST']._serialized_end=2448
+  _globals['_HEARTBEATRESPONSE']._serialized_start=2450
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2535
+  _globals['_LIFECYCLESERVICE']._serialized_start=2826
+  _globals['_LIFECYCLESERVICE']._serialized_end=3129
 # @@protoc_insertion_point(module_scope)

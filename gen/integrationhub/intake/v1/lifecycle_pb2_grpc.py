@@ -61,8 +61,8 @@ class LifecycleServiceServicer:
 
         A granted lease has a new token, the fence of every later report. Received
         becomes Processing. Not idempotent: a second claim is not available.
-        While a crowd of creates waits the answer comes later, by up to a millisecond
-        for each id.
+        While a crowd of creates waits the answer comes later, by up to two
+        milliseconds for each id.
         Errors: INVALID_ARGUMENT (INVALID_REQUEST), UNAVAILABLE (STORAGE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

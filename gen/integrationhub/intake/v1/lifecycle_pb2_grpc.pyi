@@ -38,8 +38,8 @@ class LifecycleServiceStub:
 
     A granted lease has a new token, the fence of every later report. Received
     becomes Processing. Not idempotent: a second claim is not available.
-    While a crowd of creates waits the answer comes later, by up to a millisecond
-    for each id.
+    While a crowd of creates waits the answer comes later, by up to two
+    milliseconds for each id.
     Errors: INVALID_ARGUMENT (INVALID_REQUEST), UNAVAILABLE (STORAGE_UNAVAILABLE).
     """
     Report: _grpc.UnaryUnaryMultiCallable[_lifecycle_pb2.ReportRequest, _lifecycle_pb2.ReportResponse]
@@ -65,8 +65,8 @@ class LifecycleServiceAsyncStub(LifecycleServiceStub):
 
     A granted lease has a new token, the fence of every later report. Received
     becomes Processing. Not idempotent: a second claim is not available.
-    While a crowd of creates waits the answer comes later, by up to a millisecond
-    for each id.
+    While a crowd of creates waits the answer comes later, by up to two
+    milliseconds for each id.
     Errors: INVALID_ARGUMENT (INVALID_REQUEST), UNAVAILABLE (STORAGE_UNAVAILABLE).
     """
     Report: _aio.UnaryUnaryMultiCallable[_lifecycle_pb2.ReportRequest, _lifecycle_pb2.ReportResponse]  # type: ignore[assignment]
@@ -95,8 +95,8 @@ class LifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A granted lease has a new token, the fence of every later report. Received
         becomes Processing. Not idempotent: a second claim is not available.
-        While a crowd of creates waits the answer comes later, by up to a millisecond
-        for each id.
+        While a crowd of creates waits the answer comes later, by up to two
+        milliseconds for each id.
         Errors: INVALID_ARGUMENT (INVALID_REQUEST), UNAVAILABLE (STORAGE_UNAVAILABLE).
         """
 
