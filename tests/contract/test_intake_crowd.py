@@ -17,7 +17,7 @@ GRANTED = life.CLAIM_STATUS_GRANTED
 
 @pytest.fixture
 async def hub(database_url: str, keys: TestKeys) -> AsyncIterator[IntakeUnderTest]:
-    async with running_intake(database_url, keys) as intake:
+    async with running_intake(database_url, keys, maximum=100_000, maximum_per_partner=100_000) as intake:
         yield intake
 
 
@@ -37,7 +37,7 @@ async def test_claims_wait_while_a_crowd_of_creates_is_accepted_and_then_go_on(h
             )
 
     ids = [(await hub.create(f"waits-{each}")).id for each in range(claimed)]
-    coming = [asyncio.create_task(crowd(name)) for name in "abcd"]
+    coming = [asyncio.create_task(crowd(name)) for name in ("a", "b")]
     await eventually(lambda: hub.metric("integration_requests_received_total") > claimed)
     loop = asyncio.get_running_loop()
     before = loop.time()
