@@ -11,7 +11,7 @@ import json
 import sys
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Standing:
     threads: dict[str, tuple[float, float]]
     counts: dict[str, float]
     items: dict[str, float]
+    #: The first line of each log file, by what is counted in it: a file that is full replaces an older one.
+    files: dict[str, set[bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,8 @@ def profile(before: Standing, after: Standing, requests: int) -> Profile:
         user_before, kernel_before = before.threads.get(name, (0.0, 0.0))
         threads[name] = ((user - user_before) / requests * 1e6, (kernel - kernel_before) / requests * 1e6)
     grown = {name: value - before.counts.get(name, 0.0) for name, value in after.counts.items()}
-    counts = {name: count / requests for name, count in grown.items() if count}
+    dropped = {name for name, begins in before.files.items() if not begins <= after.files.get(name, set())}
+    counts = {name: count / requests for name, count in grown.items() if count and name not in dropped}
     items = {
         name: (value - before.items.get(name, 0.0)) / grown[name]
         for name, value in after.items.items()
@@ -99,6 +102,7 @@ def _stand(pids: Mapping[str, int], instruments: Instruments) -> Standing:
     threads = {f"{process}, {name}": spent for process, pid in pids.items() for name, spent in thread_seconds(pid)}
     counts: dict[str, float] = {}
     items: dict[str, float] = {}
+    files: dict[str, set[bytes]] = {}
     for service, address in instruments.metrics.items():
         for sample in samples(address):
             if sample.name in COUNTS:
@@ -114,9 +118,10 @@ def _stand(pids: Mapping[str, int], instruments: Instruments) -> Standing:
         if name not in UNRELATED_COMMANDS:
             counts[f"valkey: commands, {name}"] = float(each["calls"])
     for path in instruments.logs.glob("*.log*"):
-        name = f"{path.name.partition('.')[0]}: log lines"
-        counts[name] = counts.get(name, 0.0) + path.read_bytes().count(b"\n")
-    return Standing(threads=threads, counts=counts, items=items)
+        name, text = f"{path.name.partition('.')[0]}: log lines", path.read_bytes()
+        counts[name] = counts.get(name, 0.0) + text.count(b"\n")
+        files.setdefault(name, set()).add(text.partition(b"\n")[0])
+    return Standing(threads=threads, counts=counts, items=items, files=files)
 
 
 def _short(name: str) -> str:

@@ -29,6 +29,16 @@ def test_a_profile_is_the_growth_between_two_readings_for_each_request() -> None
     assert counted.needed("valkey: commands, xadd") == 5.0
 
 
+def test_lines_are_not_told_when_a_file_with_some_of_them_was_dropped() -> None:
+    before, dropped, kept = (
+        Standing(threads={}, counts={"intake: log lines": lines}, items={}, files={"intake: log lines": begins})
+        for lines, begins in ((90.0, {b"first"}), (80.0, {b"second", b"third"}), (190.0, {b"first", b"second"}))
+    )
+
+    assert profile(before, dropped, 100).counts == {}
+    assert profile(before, kept, 100).counts == {"intake: log lines": 1.0}
+
+
 def test_the_threads_of_a_process_have_all_of_its_time() -> None:
     deadline = time.process_time() + 0.05
     while time.process_time() < deadline:
