@@ -13,6 +13,8 @@ from chassis.deadlines import Deadlines
 #: Under load a claim and a record take 10 to 50 ms each; meanwhile the target works on what is held ahead.
 AHEAD_SECONDS = 0.3
 MOST_AHEAD = 768
+#: Of payloads, going by the recent ones: what is held ahead stands in memory.
+MOST_AHEAD_CHARACTERS = 16 * 1024 * 1024
 #: Who waits longer has met a target that became slow meanwhile. Well within the time that an announcement keeps.
 TURN_SECONDS = 1.0
 #: Turns are given by eighths of the limit: deliveries that begin together travel in one call.
@@ -31,6 +33,8 @@ class Calls:
         self._deadlines = Deadlines()
         #: Mean length of a call; nothing is held ahead before the first has ended.
         self._seconds = math.inf
+        #: Mean length of a payload.
+        self._characters = 1.0
 
     def set_limit(self, limit: int) -> None:
         """Take another limit; what is in flight beyond a lower one ends by itself."""
@@ -40,7 +44,8 @@ class Calls:
     def ahead(self) -> int:
         """How many requests may be held beyond the limit, to make their calls soon."""
         shortest = AHEAD_SECONDS / MOST_AHEAD
-        return min(MOST_AHEAD, int(self._limit * AHEAD_SECONDS / max(self._seconds, shortest)))
+        by_time = int(self._limit * AHEAD_SECONDS / max(self._seconds, shortest))
+        return min(MOST_AHEAD, by_time, int(MOST_AHEAD_CHARACTERS / self._characters))
 
     async def turn(self) -> bool:
         """Wait until fewer calls than the limit are in flight, and count as one; False when that took too long."""
@@ -60,9 +65,10 @@ class Calls:
             raise
         return True
 
-    def leave(self, seconds: float | None = None) -> None:
-        """End a turn; `seconds` is how long its call took, if one was made."""
+    def leave(self, seconds: float | None = None, characters: int = 1) -> None:
+        """End a turn; `seconds` is how long its call took, if one was made, and `characters` what it carried."""
         if seconds is not None:
+            self._characters += (max(characters, 1) - self._characters) / _RECENT_CALLS
             change = (seconds - self._seconds) / _RECENT_CALLS
             self._seconds = seconds if math.isinf(self._seconds) else self._seconds + change
         self.in_flight -= 1

@@ -275,7 +275,7 @@ class TargetCapacity:
 class Place:
     """One request's claim to capacity, from before its claim until it is off this worker's hands."""
 
-    __slots__ = ("_begun_at", "_called_at", "_capacity", "_has_turn", "_is_probe")
+    __slots__ = ("_begun_at", "_called_at", "_capacity", "_characters", "_has_turn", "_is_probe")
 
     def __init__(self, capacity: TargetCapacity, begun_at: float, *, is_probe: bool) -> None:
         self._capacity = capacity
@@ -283,6 +283,7 @@ class Place:
         self._is_probe = is_probe
         self._has_turn = False
         self._called_at: float | None = None
+        self._characters = 1
 
     async def turn(self) -> bool:
         """Wait until the target may be called beside its other calls; False when that took too long."""
@@ -293,16 +294,18 @@ class Place:
         """Seconds for which the request must not be posted after all; None when it may be."""
         return self._capacity.refusal(is_probe=self._is_probe)
 
-    def call(self) -> None:
-        """Say that the target is being called: the rate token is spent."""
+    def call(self, characters: int = 1) -> None:
+        """Say that the target is being called, with a payload of that length: the rate token is spent."""
         self._called_at = self._capacity.now()
+        self._characters = characters
 
     def answered(self) -> None:
         """Say that the call has ended, so that it is the next one's turn."""
         if self._has_turn:
             self._has_turn = False
             begun_at = self._called_at
-            self._capacity.calls.leave(None if begun_at is None else self._capacity.now() - begun_at)
+            seconds = None if begun_at is None else self._capacity.now() - begun_at
+            self._capacity.calls.leave(seconds, self._characters)
 
     def record(self, outcome: Outcome, retry_after_seconds: float = 0.0) -> None:
         """Say what came of a post."""

@@ -295,7 +295,7 @@ class Processor:
     async def _deliver(self, work: Work) -> Conclusion:
         """Post, and decide by the answer; an answer that our own hop lost leaves the outcome unknown."""
         started = time.perf_counter()
-        work.place.call()
+        work.place.call(len(work.lease.integration_request.payload_json))
         try:
             response = await self._adapter.deliver(
                 mapping.deliver_request(work.lease, work.traceparent),

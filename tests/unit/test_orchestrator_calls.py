@@ -156,3 +156,12 @@ async def test_a_target_that_becomes_slow_is_held_less_ahead_of() -> None:
         await end_call(calls, 5.0)
 
     assert (before, calls.ahead()) == (240, 0)
+
+
+async def test_of_large_documents_less_is_held_ahead() -> None:
+    calls = calls_of(256)
+    for _ in range(100):
+        assert await calls.turn()
+        calls.leave(0.01, 1024 * 1024)
+
+    assert 16 <= calls.ahead() <= 17
