@@ -1,7 +1,6 @@
 """Turns to call a target: who waits for one, what becomes of it, and what a target is never asked to bear."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,15 +19,17 @@ from tests.servers import ValkeyServer
 UNAVAILABLE = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, detail="503")
 
 
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey")).start()
-    yield server
-    server.stop()
-
-
 async def ring(db: Any, request_id: str) -> None:
     await db.xadd(work_stream("Erp"), {"id": request_id})
+
+
+async def place_without_turn(one: Target) -> Place:
+    """One of two places, after another worker has come for the other half and the first place has called."""
+    capacity = capacity_for(one)
+    first, second = capacity.take(2)
+    capacity.set_share(workers=2, index=0)
+    assert await first.turn()
+    return second
 
 
 async def process(parts: Surroundings, request_id: str, by: Target, place: Place) -> StoredRequest:
@@ -43,10 +44,7 @@ async def test_what_waits_too_long_for_its_turn_is_handed_back_unsent(
 ) -> None:
     monkeypatch.setattr(calls, "TURN_SECONDS", 0.01)
     erp = target(concurrency=2)
-    capacity = capacity_for(erp)
-    first, place = capacity.take(2)
-    capacity.set_share(workers=2, index=0)  # another worker has come for the other half
-    assert await first.turn()
+    place = await place_without_turn(erp)
     request = await process(parts, parts.intake.add(), erp, place)
 
     assert (request.steps, request.reports[0].release.delay.ToSeconds()) == (["release"], 2)
@@ -58,10 +56,7 @@ async def test_a_lookup_that_waits_too_long_for_its_turn_is_made_later(
 ) -> None:
     monkeypatch.setattr(calls, "TURN_SECONDS", 0.01)
     erp = target(concurrency=2)
-    capacity = capacity_for(erp)
-    first, place = capacity.take(2)
-    capacity.set_share(workers=2, index=0)
-    assert await first.turn()
+    place = await place_without_turn(erp)
     request = await process(parts, parts.intake.in_doubt(seconds_ago=100), erp, place)
 
     assert (request.steps, request.reports[0].in_doubt.lookup_made) == (["in_doubt"], False)
