@@ -9,6 +9,7 @@ failure the memory is dropped and everything comes from the table in order.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Relay:
         self._something = asyncio.Event()
         self._is_behind = True
         self._swept_at = 0.0
-        self._trimmed_at = 0.0
+        self._trimmed_at = -math.inf
         self._to_forget: list[str] = []
         self._forgetting: asyncio.Task[None] | None = None
         self._loop = Loop(self._step, name="outbox-relay", pause_after_error_seconds=0.5)

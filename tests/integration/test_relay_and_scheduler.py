@@ -1,9 +1,11 @@
 """From the commit to the streams on a real Valkey: nothing that was committed is forgotten, whatever Redis does."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import redis.asyncio as redis
 from google.protobuf import json_format
 
 from chassis.testing import TestKeys, eventually
+from intake_service import outbox
 from intake_service.store import tables
 from integrationhub.events.v1 import events_pb2
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
@@ -367,3 +370,20 @@ async def test_the_scheduler_waits_for_redis_instead_of_ringing_into_the_void(
             assert created.id in await rings(watcher)
         await hub.scheduler.stop()
         await hub.relay.stop()
+
+
+async def test_old_events_are_dropped_at_the_start_also_on_a_machine_that_has_just_booted(
+    hub: IntakeUnderTest, watcher: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted_at = time.monotonic() - 5
+    just_booted = SimpleNamespace(monotonic=lambda: time.monotonic() - booted_at, time_ns=time.time_ns)
+    monkeypatch.setattr(outbox, "time", just_booted)
+    await watcher.xadd("hub:events", {"type": "old"}, id="1-0")
+
+    await hub.relay.start()
+
+    await eventually(lambda: _is_gone(watcher, "hub:events"))
+
+
+async def _is_gone(watcher: redis.Redis, stream: str) -> bool:
+    return not await watcher.xlen(stream)
