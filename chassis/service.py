@@ -23,6 +23,7 @@ log = get_logger()
 
 #: mallopt's names for its settings (glibc, malloc.h).
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_PR_SET_PDEATHSIG = 1  # prctl's, of Linux
 _LARGE_BLOCK_BYTES = 256 * 1024
 _ARENAS = 2
 TIDY_SECONDS = 20.0
@@ -73,7 +74,10 @@ def run_service(
     build: Callable[[HubSettings], Awaitable[Service]],
     before_start: Callable[[HubSettings], None] | None = None,
 ) -> int:
-    """Run one service until it is told to stop; the exit code is the result. Called by each __main__ only."""
+    """Run one service until it is told to stop; the exit code is the result. Called by each __main__ only.
+
+    `before_start` runs in a process of its own, without an event loop.
+    """
     try:
         settings = read_settings()
     except ConfigurationError as error:
@@ -81,20 +85,46 @@ def run_service(
         log.error("Service cannot start", reason=error.reason, detail=error.message)
         return 1
     configure_logs(name, level=settings.log_level, log_format=settings.log_format)
+    if before_start is not None:
+        code = _in_child(lambda: _exit_code(lambda: before_start(settings)))
+        if code != 0:
+            return code
+    return _exit_code(lambda: uvloop.run(_run(build, settings)))
+
+
+def _exit_code(work: Callable[[], None]) -> int:
     try:
-        if before_start is not None:
-            before_start(settings)
-        uvloop.run(_run(build, settings))
+        work()
     except HubError as error:
         log.error("Service cannot start", reason=error.reason, detail=error.message)
-        return 1
     except OSError as error:
         log.error("Service cannot start", reason="OS_ERROR", detail=str(error))
-        return 1
     except Exception:  # the outermost frame of the process: its last line has the form of all others
         log.exception("Service cannot start", reason="INTERNAL")
-        return 1
-    return 0
+    else:
+        return 0
+    return 1
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Work in a process of its own, and give its exit code: what it loads, and fills, is gone with it.
+
+    No other thread runs yet: a forked child has only the one that forked.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if (prctl := getattr(ctypes.CDLL(None), "prctl", None)) is not None:
+                prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            code = work()
+        finally:
+            os._exit(code)  # without what this process does at its own end
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        log.error("Service cannot start", reason="KILLED", detail=f"Its preparation was ended by signal {-code}.")
+    return abs(code)
 
 
 async def _run(build: Callable[[HubSettings], Awaitable[Service]], settings: HubSettings) -> None:

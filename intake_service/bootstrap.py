@@ -15,7 +15,6 @@ from intake_service.aftermath import Aftermath
 from intake_service.backlog import Backlog
 from intake_service.commands import Commands
 from intake_service.gauges import Gauges
-from intake_service.migrations import migrate
 from intake_service.outbox import Relay
 from intake_service.queries import Queries
 from intake_service.retention import Sweeper
@@ -28,7 +27,9 @@ from integrationhub.intake.v1 import dead_letters_pb2_grpc, intake_pb2_grpc, lif
 
 
 def prepare(hub: HubSettings) -> None:
-    """Check the settings and bring the database to the newest schema, before the event loop runs."""
+    """Check the settings and bring the database to the newest schema, in a process that ends with it."""
+    from intake_service.migrations import migrate  # alembic takes 8 MB, and the service itself needs none of it
+
     load_settings(hub)
     migrate(hub.effective_database_url)
 
