@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from chassis import driver
 from chassis.batcher import Batcher
 from chassis.clock import Clock, Micros, SystemClock
 from chassis.errors import ConfigurationError, StorageUnavailable
@@ -37,7 +38,7 @@ _READ_ONLY_STATE = "25006"
 _STOPPED_STATE = "25P03"
 #: Until a server that is no longer there is given up; the kernel alone would go on asking for a quarter of an hour.
 VANISHED_SECONDS = 10
-_DATABASE_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+_DATABASE_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 class _Undone(StorageUnavailable):
@@ -64,7 +65,7 @@ class Database:
         """The instant that decides what is due; on PostgreSQL the server's, so that workers' clocks do not matter."""
         if self._clock is not None:
             return self._clock.now()
-        return int(connection.execute(_DATABASE_NOW).scalar_one())
+        return int(driver.fetch(connection, _DATABASE_NOW)[0][0])
 
     def transact(self, operations: Sequence[tuple[Operation, Any]]) -> list[Any]:
         """Run operations in one transaction; those of one kind are handed over together, in order.
@@ -254,7 +255,7 @@ def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin_transaction(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver.begin(connection, begin)
 
     return engine
 

@@ -17,6 +17,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from chassis.driver import fetch, touch, touch_each
+
 Columns = Mapping[str, sa.ColumnElement[Any]]
 Change = Callable[[Columns], sa.Update | sa.Delete]
 
@@ -58,10 +60,8 @@ class ManyRows:
             return 0
         text = self.text(connection.dialect)
         if connection.dialect.name == "sqlite":
-            return connection.exec_driver_sql(text, list(rows)).rowcount
-        return sum(
-            connection.exec_driver_sql(text, {_DOCUMENT: document}).rowcount for document in self.documents(rows)
-        )
+            return touch_each(connection, text, rows)
+        return sum(touch(connection, text, {_DOCUMENT: document}) for document in self.documents(rows))
 
     def text(self, dialect: sa.Dialect) -> str:
         """The statement as the driver takes it."""
@@ -127,7 +127,7 @@ def execute_together(connection: sa.Connection, *writes: Write) -> list[int]:
         return [statement.execute(connection, rows) for statement, rows in writes]
     text = _joined(tuple(writes[index][0].text(connection.dialect) for index in some))
     given = {f"{_DOCUMENT}{place}": documents[index][0] for place, index in enumerate(some)}
-    touched = dict(zip(some, connection.exec_driver_sql(text, given).one(), strict=True))
+    touched = dict(zip(some, fetch(connection, text, given)[0], strict=True))
     return [touched.get(index, 0) for index in range(len(writes))]
 
 

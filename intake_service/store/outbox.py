@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
+from chassis.driver import texts, touch
 from intake_service.events import Event
 from intake_service.store.rows import among, listed
 from intake_service.store.tables import outbox
 
 BATCH = 500
-_DELETE = {name: sa.delete(outbox).where(among(outbox.c.id, name)) for name in ("sqlite", "postgresql")}
+_DELETE = texts(lambda dialect: sa.delete(outbox).where(among(outbox.c.id, dialect)))
 
 
 def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence[str]]) -> list[None]:
     """Forget events that are in the streams. Each item is a list of ids."""
-    connection.execute(_DELETE[connection.dialect.name], listed([event_id for item in items for event_id in item]))
+    event_ids = [event_id for item in items for event_id in item]
+    touch(connection, _DELETE[connection.dialect.name], listed(event_ids))
     return [None] * len(items)
 
 

@@ -1,11 +1,14 @@
 """Rows as the pure code sees them: reading a request for a change, and selecting rows by a list of ids."""
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 
+from chassis.driver import fetch, texts
 from intake_service.events import About
 from intake_service.integration_request import Standing, Status
 from intake_service.store.payloads import PayloadKeys, payload_keys_of
@@ -43,6 +46,8 @@ class StoredRequest(NamedTuple):
 _IDENTITY = StoredRequest._fields.index("standing")
 _CORE = tuple(t.c[name] for name in (*StoredRequest._fields[:_IDENTITY], *STANDING_COLUMNS))
 _PAYLOAD = len(_CORE)
+#: The place of `in_doubt`; `timed_out` is the next.
+_FLAGS = _IDENTITY + Standing._fields.index("in_doubt")
 _STATUSES = {status.value: status for status in Status}
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
@@ -79,12 +84,10 @@ def _locking(dialect: str, *, with_payload: bool, skip_locked: bool) -> sa.Selec
     return statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
 
 
-#: Made once: to make one and to look for its compiled form costs three times as much as to execute it.
+#: By what is wanted (with the payload, skipping what is locked), then by dialect.
 _LOCKING = {
-    (dialect, with_payload, skip_locked): _locking(dialect, with_payload=with_payload, skip_locked=skip_locked)
-    for dialect in ("sqlite", "postgresql")
-    for with_payload in (False, True)
-    for skip_locked in (False, True)
+    wanted: texts(partial(_locking, with_payload=wanted[0], skip_locked=wanted[1]))
+    for wanted in product((False, True), repeat=2)
 }
 
 
@@ -96,6 +99,14 @@ def lock_requests(
     With `skip_locked`, those that another transaction holds are left out instead of waited for. On SQLite the
     whole transaction is the lock (BEGIN IMMEDIATE).
     """
-    statement = _LOCKING[connection.dialect.name, with_payload, skip_locked]
+    text = _LOCKING[with_payload, skip_locked][connection.dialect.name]
     keys = payload_keys_of(connection) if with_payload else None
-    return {row[0]: to_stored(row, keys) for row in connection.execute(statement, listed(ids))}
+    rows = fetch(connection, text, listed(ids))
+    if connection.dialect.name == "sqlite":
+        rows = list(map(_with_booleans, rows))
+    return {row[0]: to_stored(row, keys) for row in rows}
+
+
+def _with_booleans(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """SQLite has none."""
+    return (*row[:_FLAGS], bool(row[_FLAGS]), bool(row[_FLAGS + 1]), *row[_FLAGS + 2 :])

@@ -18,9 +18,10 @@ from typing import Any
 from chassis.logs import configure_logs
 from chassis.testing import TestKeys, eventually
 from tests.hot_paths import services
-from tests.hot_paths.counting import Instructions, statements
+from tests.hot_paths.counting import Instructions
 from tests.hot_paths.intake import Intake
 from tests.hot_paths.services import BATCH
+from tests.sent import statements
 
 #: The first rounds fill caches: compiled statements, loggers, a verified token.
 WARM_ROUNDS = 2

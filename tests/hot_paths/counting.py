@@ -1,16 +1,12 @@
-"""Counting what is executed, without a clock: bytecode instructions, and statements sent to a database."""
+"""Counting what is executed, without a clock: bytecode instructions."""
 
 import asyncio
 import selectors
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
-
-import sqlalchemy as sa
 
 #: The loop's own work: how often it looks round depends on the machine, and the hub runs on another one (uvloop).
 _LOOP = (str(Path(asyncio.__file__).parent), str(Path(selectors.__file__)))
@@ -52,18 +48,3 @@ class Instructions:
         if event == "opcode":
             self._by_name[frame.f_globals["__name__"]] += 1
         return self._step
-
-
-@contextmanager
-def statements(engine: sa.Engine) -> Iterator[list[str]]:
-    """What is sent to a database meanwhile; rows that travel together are one statement."""
-    sent: list[str] = []
-
-    def remember(*arguments: Any) -> None:
-        sent.append(arguments[2])
-
-    sa.event.listen(engine, "before_cursor_execute", remember)
-    try:
-        yield sent
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", remember)

@@ -11,6 +11,7 @@ from chassis import many_rows
 from chassis.database import Database
 from chassis.many_rows import ManyRows, execute_together
 from tests.conftest import DATABASES
+from tests.sent import statements
 
 things = sa.Table(
     "things",
@@ -91,10 +92,8 @@ def test_more_than_one_document_holds_is_written_all_the_same(
 
 
 def test_a_batch_is_one_statement(connection: sa.Connection) -> None:
-    sent: list[str] = []
-    sa.event.listen(connection, "before_cursor_execute", lambda _, __, text, *___: sent.append(text))
-
-    INSERT.execute(connection, named(*map(str, range(100))))
+    with statements(connection.engine) as sent:
+        INSERT.execute(connection, named(*map(str, range(100))))
 
     assert len(sent) == 1
 
@@ -116,10 +115,8 @@ def test_statements_for_several_tables_each_say_what_they_touched(
 
 
 def test_statements_for_several_tables_are_one_on_postgresql(connection: sa.Connection) -> None:
-    sent: list[str] = []
-    sa.event.listen(connection, "before_cursor_execute", lambda _, __, text, *___: sent.append(text))
-
-    execute_together(connection, (INSERT, named("a")), (NOTE, [(1,)]))
+    with statements(connection.engine) as sent:
+        execute_together(connection, (INSERT, named("a")), (NOTE, [(1,)]))
 
     assert len(sent) == {"sqlite": 2, "postgresql": 1}[connection.dialect.name]
 

@@ -1,0 +1,99 @@
+"""Statements on their shortest way to the database, for those that every request needs.
+
+SQLAlchemy makes the text, once, and keeps the connection and its transaction. What it does around each execution (the
+context, the result, a description of every column) costs more than the driver and the database together; here the
+driver's own cursor executes. Rows come as the driver gives them: tuples, and on SQLite 0 and 1 for a boolean.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+Result = TypeVar("Result")
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+_DIALECTS: Mapping[str, sa.Dialect] = {
+    "sqlite": sqlite.dialect(paramstyle="named"),
+    "postgresql": postgresql.dialect(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
+}
+#: Where a connection keeps its cursor.
+_CURSOR = "driver_cursor"
+
+
+def texts(make: Callable[[str], sa.ClauseElement]) -> dict[str, str]:
+    """What `make` gives for each dialect's name, as the driver takes it, with named parameters."""
+    return {name: str(make(name).compile(dialect=dialect)) for name, dialect in _DIALECTS.items()}
+
+
+def begin(connection: sa.Connection, text: str) -> None:
+    """Begin a transaction in the database's own words, while SQLAlchemy begins it. Raises: DBAPIError."""
+    _with_cursor(connection, text, lambda cursor: cursor.execute(text))
+
+
+def fetch(connection: sa.Connection, text: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+    """Execute a query. Raises: DBAPIError, of the same class that SQLAlchemy raises."""
+    _see_to_transaction(connection)
+    return _with_cursor(connection, text, lambda cursor: cursor.execute(text, parameters).fetchall())
+
+
+def touch(connection: sa.Connection, text: str, parameters: Parameters = ()) -> int:
+    """Execute a change; gives how many rows it has touched. Raises: DBAPIError."""
+    _see_to_transaction(connection)
+    touched: int = _with_cursor(connection, text, lambda cursor: cursor.execute(text, parameters).rowcount)
+    return touched
+
+
+def touch_each(connection: sa.Connection, text: str, rows: Sequence[Parameters]) -> int:
+    """Execute a change with each row of parameters; gives how many rows all have touched. Raises: DBAPIError."""
+
+    def execute(cursor: Any) -> int:
+        cursor.executemany(text, rows)
+        touched: int = cursor.rowcount
+        return touched
+
+    _see_to_transaction(connection)
+    return _with_cursor(connection, text, execute)
+
+
+def _see_to_transaction(connection: sa.Connection) -> None:
+    """As SQLAlchemy does before it executes."""
+    if not connection.in_transaction():
+        connection.begin()
+
+
+def _with_cursor(connection: sa.Connection, text: str, execute: Callable[[Any], Result]) -> Result:
+    cursor = _cursor_of(connection)
+    try:
+        return execute(cursor)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _translated(connection, cursor, text, error) from error
+
+
+def _cursor_of(connection: sa.Connection) -> Any:
+    """The connection's one cursor: to make one takes as long as to execute with it."""
+    kept = connection.info
+    cursor = kept.get(_CURSOR)
+    if cursor is None:
+        cursor = kept[_CURSOR] = connection.connection.cursor()
+    return cursor
+
+
+def _translated(connection: sa.Connection, cursor: Any, text: str, error: Exception) -> BaseException:
+    """SQLAlchemy's error for the driver's; a connection that was lost is never given out again."""
+    dialect = connection.dialect
+    is_lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, cursor)  # type: ignore[arg-type]
+    if is_lost:
+        connection.invalidate(error)
+        connection.engine.dispose()  # those that rest went to the same server
+    return DBAPIError.instance(
+        text,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=is_lost,
+        dialect=dialect,
+    )
