@@ -4,18 +4,23 @@
                   ▲                    │
                   └── arrives meanwhile┘
 
-There is no timer: an idle batcher flushes its first item at once, so low load pays no wait, and under load the
+No timer gathers items: an idle batcher flushes its first item at once, so low load pays no wait, and under load the
 batches grow by themselves (DESIGN section 2).
 """
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+#: As long as a large batch in flight keeps a small one waiting: more than it takes unless it hangs.
+COMPANY_SECONDS = 0.1
 
 
 class Batcher(Generic[Item, Result]):
@@ -24,6 +29,10 @@ class Batcher(Generic[Item, Result]):
     `flush` takes a batch and gives a result or an exception for each item, in order; what it raises itself is
     given to every item of that batch. At most `concurrency` batches are in flight. With `weight` (such as bytes) a
     batch also ends before it would weigh more than `max_weight`, though it always takes one item.
+
+    With `large` (items), a smaller batch does not leave beside one of that size in flight, but waits for its return or
+    COMPANY_SECONDS: many who are answered together come back together, and a part of them that leaves at once costs as
+    much as all of them.
     """
 
     def __init__(
@@ -34,6 +43,7 @@ class Batcher(Generic[Item, Result]):
         max_weight: int | None = None,
         weight: Callable[[Item], int] | None = None,
         concurrency: int = 1,
+        large: int = sys.maxsize,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._flush = flush
@@ -41,6 +51,10 @@ class Batcher(Generic[Item, Result]):
         self._max_weight = max_weight
         self._weight = weight
         self._concurrency = concurrency
+        self._large = large
+        self._large_in_flight = 0
+        #: Loop time until which a small batch waits for a large one.
+        self._company_until = 0.0
         self._on_batch = on_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -72,11 +86,18 @@ class Batcher(Generic[Item, Result]):
             await asyncio.wait(self._running)
 
     def _wake(self) -> None:
-        if len(self._running) < self._concurrency:
+        if len(self._running) < self._concurrency and self._may_leave():
             # in an empty context: a batch is nobody's call and must not carry the ids of the one that began it
             task = asyncio.create_task(self._run(), context=Context())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+
+    def _may_leave(self) -> bool:
+        return (
+            not self._large_in_flight
+            or len(self._waiting) >= self._large
+            or asyncio.get_running_loop().time() >= self._company_until
+        )
 
     async def _run(self) -> None:
         try:
@@ -86,14 +107,15 @@ class Batcher(Generic[Item, Result]):
             self._running.discard(asyncio.current_task())
 
     async def _flush_all(self) -> None:
-        while self._waiting:
+        while self._waiting and self._may_leave():
             batch = [(item, future) for item, future in self._take() if not future.cancelled()]
             if not batch:
                 continue
             if self._on_batch is not None:
                 self._on_batch(len(batch))
             try:
-                results = await self._flush([item for item, _ in batch])
+                with self._counted(len(batch)):
+                    results = await self._flush([item for item, _ in batch])
                 if len(results) != len(batch):
                     raise RuntimeError(f"flush gave {len(results)} results for {len(batch)} items")
             except asyncio.CancelledError:
@@ -104,6 +126,22 @@ class Batcher(Generic[Item, Result]):
                 results = [error] * len(batch)
             for (_, future), result in zip(batch, results, strict=True):
                 _settle(future, result)
+
+    @contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        """Count a large batch while it is in flight."""
+        if size < self._large:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        self._large_in_flight += 1
+        self._company_until = loop.time() + COMPANY_SECONDS
+        timer = loop.call_later(COMPANY_SECONDS, self._wake)
+        try:
+            yield
+        finally:
+            self._large_in_flight -= 1
+            timer.cancel()
 
     def _take(self) -> Sequence[tuple[Item, asyncio.Future[Result]]]:
         if len(self._waiting) <= self._max_items and self._is_light():

@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
-    "gateway create": 1775,
-    "intake create": 1490,
-    "intake claim": 1455,
-    "intake claim_announced": 1810,
-    "intake announce": 1260,
-    "intake complete": 1490,
-    "intake publish": 865,
-    "orchestrator process": 1905,
+    "gateway create": 1795,
+    "intake create": 1450,
+    "intake claim": 1420,
+    "intake claim_announced": 1765,
+    "intake announce": 1205,
+    "intake complete": 1435,
+    "intake publish": 805,
+    "orchestrator process": 1945,
     "adapter deliver": 1370,
 }
 #: Statements for a batch of any size, BEGIN among them.

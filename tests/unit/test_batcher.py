@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
+import chassis.batcher
 from chassis.batcher import Batcher
+from chassis.testing import eventually
 
 
 class Flush:
@@ -194,3 +196,70 @@ async def test_the_size_of_each_batch_is_told() -> None:
     await asyncio.gather(*map(batcher.submit, [1, 2, 3]))
 
     assert sizes == [2, 1]
+
+
+async def submitted(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    await rounds()
+    return tasks
+
+
+async def test_a_small_batch_waits_for_a_large_one_in_flight() -> None:
+    flush = Flush()
+    batcher = Batcher(flush, concurrency=2, large=3)
+    tasks = await submitted(batcher, 1)
+    tasks += await submitted(batcher, 2)  # beside a small one it leaves
+    flush.gate.set()
+    await asyncio.gather(*tasks)
+    flush.gate.clear()
+    tasks = await submitted(batcher, 3, 4, 5)
+    tasks += await submitted(batcher, 6)
+    tasks += await submitted(batcher, 7)
+    assert flush.batches == [[1], [2], [3, 4, 5]]
+
+    flush.gate.set()
+
+    assert await asyncio.gather(*tasks) == [30, 40, 50, 60, 70]
+    assert flush.batches[3:] == [[6, 7]]
+
+
+async def test_a_large_batch_leaves_beside_another() -> None:
+    flush = Flush()
+    batcher = Batcher(flush, concurrency=2, large=3)
+    tasks = await submitted(batcher, 1, 2, 3)
+    tasks += await submitted(batcher, 4, 5, 6)
+    tasks += await submitted(batcher, 7, 8, 9)
+    assert flush.batches == [[1, 2, 3], [4, 5, 6]]
+
+    flush.gate.set()
+
+    assert await asyncio.gather(*tasks) == [item * 10 for item in range(1, 10)]
+    assert flush.most_in_flight == 2
+
+
+async def test_a_large_batch_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chassis.batcher, "COMPANY_SECONDS", 0.02)
+    flush = Flush()
+    batcher = Batcher(flush, concurrency=2, large=3)
+    tasks = await submitted(batcher, 1, 2, 3)
+    tasks += await submitted(batcher, 4)
+
+    await eventually(lambda: flush.in_flight == 2)
+    assert flush.batches == [[1, 2, 3], [4]]
+
+    flush.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_drain_waits_for_what_waits_for_a_large_batch() -> None:
+    flush = Flush()
+    batcher = Batcher(flush, concurrency=2, large=3)
+    tasks = await submitted(batcher, 1, 2, 3)
+    tasks += await submitted(batcher, 4)
+
+    draining = asyncio.create_task(batcher.drain())
+    await rounds()
+    flush.gate.set()
+    await draining
+
+    assert [task.result() for task in tasks] == [10, 20, 30, 40]
