@@ -8,6 +8,7 @@ from bench.figures import Figures, Flat, Steady, ratio_by_round, spread
 from bench.goals import judge
 from bench.limits import Limit
 from bench.markdown import cell, table
+from bench.profile import ROOT
 
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
 #: Of the whole machine; more of it in other hands and the figures say little.
@@ -222,5 +223,6 @@ def _trouble(comparison: Comparison) -> str:
             what, _, log = words.partition("\n")
             parts.append(f"- {each.name}, {what}")
             if log.strip():
-                parts.append("\n```text\n" + "\n".join(log.splitlines()[-LAST_LINES:]) + "\n```\n")
+                last = log.replace(f"{ROOT}/", "").splitlines()[-LAST_LINES:]
+                parts.append("\n```text\n" + "\n".join(last) + "\n```\n")
     return "\n".join(parts).strip()

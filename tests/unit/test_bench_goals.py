@@ -10,6 +10,7 @@ from bench.comparison import Comparison
 from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Crash, Figures, Flat, Idle, Profile, Steady
 from bench.goals import Goal, judge
 from bench.limits import Limit
+from bench.profile import ROOT
 from bench.progress import seconds_left
 from bench.report import BEGIN, END, insert, is_sound, page, tables
 
@@ -146,7 +147,8 @@ def test_a_run_that_has_lost_a_request_at_a_fixed_rate_is_not_sound() -> None:
 def test_a_competitor_that_failed_is_reported_with_its_last_words() -> None:
     figures = everyone()
     figures[2] = Figures(name="Procrastinate, tuned", layout="tuned", is_durable=True)
-    figures[2].trouble = ["round 1: Procrastinate, tuned does not start:\nfirst line\nNo module named procrastinate"]
+    last_words = f'  File "{ROOT}/bench/peers/x.py", line 1\nNo module named procrastinate'
+    figures[2].trouble = [f"round 1: Procrastinate, tuned does not start:\nfirst line\n{last_words}"]
     comparison = Comparison(servers="PostgreSQL", figures=figures)
 
     text = tables(comparison)
@@ -154,7 +156,7 @@ def test_a_competitor_that_failed_is_reported_with_its_last_words() -> None:
     assert not is_sound(comparison)
     assert "| Procrastinate, tuned | yes     | failed " in text
     assert "- Procrastinate, tuned, round 1: Procrastinate, tuned does not start:" in text
-    assert "\nNo module named procrastinate\n```" in text
+    assert '\n  File "bench/peers/x.py", line 1\nNo module named procrastinate\n```' in text  # wherever it was run
 
 
 def test_a_run_that_ended_early_says_how_many_rounds_it_has() -> None:
