@@ -56,7 +56,7 @@ async def test_a_deadlocked_transaction_is_run_again_whole(store: Store, empty_p
         await asyncio.to_thread(other.execute, "UPDATE things SET changes = changes + 100 WHERE id = 2")
         other.commit()
 
-    assert await writing == 2
+    assert await writing >= 2  # more when it was back at the row before the other side had woken
     assert await store.read(changes) == {1: 101, 2: 101}
 
 
