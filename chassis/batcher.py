@@ -52,9 +52,8 @@ class Batcher(Generic[Item, Result]):
         self._weight = weight
         self._concurrency = concurrency
         self._large = large
-        self._large_in_flight = 0
-        #: Loop time until which a small batch waits for a large one.
-        self._company_until = 0.0
+        #: Large batches in flight, each until it returns or COMPANY_SECONDS have passed.
+        self._company: set[object] = set()
         self._on_batch = on_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -93,11 +92,7 @@ class Batcher(Generic[Item, Result]):
             task.add_done_callback(self._running.discard)
 
     def _may_leave(self) -> bool:
-        return (
-            not self._large_in_flight
-            or len(self._waiting) >= self._large
-            or asyncio.get_running_loop().time() >= self._company_until
-        )
+        return not self._company or len(self._waiting) >= self._large
 
     async def _run(self) -> None:
         try:
@@ -114,7 +109,7 @@ class Batcher(Generic[Item, Result]):
             if self._on_batch is not None:
                 self._on_batch(len(batch))
             try:
-                with self._counted(len(batch)):
+                with self._keeping_company(len(batch)):
                     results = await self._flush([item for item, _ in batch])
                 if len(results) != len(batch):
                     raise RuntimeError(f"flush gave {len(results)} results for {len(batch)} items")
@@ -128,20 +123,23 @@ class Batcher(Generic[Item, Result]):
                 _settle(future, result)
 
     @contextmanager
-    def _counted(self, size: int) -> Iterator[None]:
-        """Count a large batch while it is in flight."""
+    def _keeping_company(self, size: int) -> Iterator[None]:
+        """Have small batches wait for a large one while it is in flight, but not for long."""
         if size < self._large:
             yield
             return
-        loop = asyncio.get_running_loop()
-        self._large_in_flight += 1
-        self._company_until = loop.time() + COMPANY_SECONDS
-        timer = loop.call_later(COMPANY_SECONDS, self._wake)
+        batch = object()
+        self._company.add(batch)
+        timer = asyncio.get_running_loop().call_later(COMPANY_SECONDS, self._wait_no_more_for, batch)
         try:
             yield
         finally:
-            self._large_in_flight -= 1
+            self._company.discard(batch)
             timer.cancel()
+
+    def _wait_no_more_for(self, batch: object) -> None:
+        self._company.discard(batch)
+        self._wake()
 
     def _take(self) -> Sequence[tuple[Item, asyncio.Future[Result]]]:
         if len(self._waiting) <= self._max_items and self._is_light():

@@ -251,6 +251,32 @@ async def test_a_large_batch_that_hangs_holds_nobody_up_for_long(monkeypatch: py
     await asyncio.gather(*tasks)
 
 
+async def test_another_large_batch_does_not_prolong_the_wait_for_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chassis.batcher, "COMPANY_SECONDS", 0.02)
+    gates = {1: asyncio.Event(), 4: asyncio.Event(), 7: asyncio.Event()}
+    begun: list[int] = []
+
+    async def flush(batch: Sequence[int]) -> list[int | BaseException]:
+        begun.append(batch[0])
+        await gates[batch[0]].wait()
+        return list(batch)
+
+    batcher: Batcher[int, int] = Batcher(flush, concurrency=2, large=3)
+    tasks = await submitted(batcher, 1, 2, 3)
+    monkeypatch.setattr(chassis.batcher, "COMPANY_SECONDS", 60)
+    tasks += await submitted(batcher, 4, 5, 6)
+    tasks += await submitted(batcher, 7)
+
+    gates[4].set()  # the first hangs on
+
+    await eventually(lambda: begun == [1, 4, 7])
+    for gate in gates.values():
+        gate.set()
+    assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 5, 6, 7]
+
+
 async def test_a_drain_waits_for_what_waits_for_a_large_batch() -> None:
     flush = Flush()
     batcher = Batcher(flush, concurrency=2, large=3)
