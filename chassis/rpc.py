@@ -3,6 +3,7 @@
 Clients live in chassis.rpc_client.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -50,6 +51,11 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_age_ms", 60 * 60_000),
     ("grpc.max_connection_age_grace_ms", 10 * 60_000),
 ]
+
+#: A drain closes the server when no call has come for so long, at the latest after a second: its callers have left.
+QUIET_SECONDS = 0.1
+LEAVE_SECONDS = 1.0
+_WATCH = f"/{health.SERVICE_NAME}/Watch"
 
 #: grpc.aio's context gives the code, its number, or None for a call that nobody has aborted, whatever its hint says.
 _CODE_NAMES: dict[Any, str] = {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
@@ -149,17 +155,31 @@ class _Interceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, pass_all: Stages) -> None:
         self._pass_all = pass_all
+        self._last_call = 0.0
+        self._is_watched = False
         self._handlers: dict[str, Any] = {}
         self._unknown: Any = grpc.unary_unary_rpc_method_handler(self._unary(_refuse_unknown, bytes, UNMATCHED))
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = str(handler_call_details.method)
+        self._last_call = time.monotonic()
+        self._is_watched = self._is_watched or method == _WATCH
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
             if handler is None:
                 return self._unknown  # and not kept: there is no end of names
             self._handlers[method] = handler if method.startswith(PUBLIC_RPC_PREFIXES) else self._wrap(handler, method)
         return self._handlers[method]
+
+    async def callers_leave(self) -> None:
+        """Wait until those who watch this server's health, and are told that it goes, call no more; not for long."""
+        if not self._is_watched:
+            return
+        began = time.monotonic()
+        left = QUIET_SECONDS
+        while left > 0 and time.monotonic() - began < LEAVE_SECONDS:
+            await asyncio.sleep(left)
+            left = self._last_call + QUIET_SECONDS - time.monotonic()
 
     def _wrap(self, handler: Any, method: str) -> Any:
         # the message stays bytes until the stages have let the call in: grpc answers UNKNOWN to what it cannot read
@@ -250,7 +270,8 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listen and say SERVING. Raises: OSError when the port is taken."""
-        server = grpc.aio.server(interceptors=[_Interceptor(self._pass_all)], options=SERVER_OPTIONS)
+        self._interceptor = _Interceptor(self._pass_all)
+        server = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         by_name: Any = _ByName(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name)
@@ -273,9 +294,14 @@ class RpcServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, refuse new calls, finish those in flight within the grace."""
+        """Say NOT_SERVING, let callers leave, refuse new calls, finish those in flight within the grace.
+
+        A call that the closing meets before its handler has begun ends as CANCELLED, and nothing says that it was not
+        begun; so who follows the health (gRFC A17) is to be gone by then.
+        """
         if self._server is None:
             return
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
+        await self._interceptor.callers_leave()
         await server.stop(self._grace_seconds)

@@ -26,6 +26,8 @@ CHANNEL_OPTIONS = [
     # Without a retry policy the channel repeats only what the server's application has certainly not seen, as a
     # draining server's refused streams (gRFC A6, transparent retries); every other repetition is the caller's.
     ("grpc.enable_retries", 1),
+    # A server that says it drains is called no more, before it closes (gRFC A17).
+    ("grpc.service_config", '{"healthCheckConfig": {"serviceName": ""}}'),
 ]
 
 
