@@ -1,6 +1,8 @@
 """Statements for many rows at once, on both databases."""
 
+import json
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import sqlalchemy as sa
 
 from chassis import many_rows
 from chassis.database import Database
-from chassis.many_rows import ManyRows, execute_together
+from chassis.many_rows import FEW_ROWS, ManyRows, execute_together
 from tests.conftest import DATABASES
 from tests.sent import statements
 
@@ -21,7 +23,8 @@ things = sa.Table(
     sa.Column("weight", sa.Float),
     sa.Column("is_new", sa.Boolean, nullable=False, server_default=sa.text("true")),
 )
-INSERT = ManyRows(things, [column.name for column in things.columns])
+COLUMNS = [column.name for column in things.columns]
+INSERT = ManyRows(things, COLUMNS)
 INSERT_NEW = ManyRows(things, ["id", "name", "weight", "is_new"], unless_there=["name"])
 RENAME = ManyRows(
     things,
@@ -73,6 +76,35 @@ def test_every_value_comes_back_as_it_was(connection: sa.Connection) -> None:
     INSERT.execute(connection, rows)
 
     assert [tuple(row) for row in connection.execute(sa.select(things).order_by(things.c.id))] == rows
+
+
+@pytest.mark.parametrize("count", [1, FEW_ROWS - 1, FEW_ROWS, 100])
+@pytest.mark.parametrize("weights", [(None,), (0.0,), (2.5,), (None, 0.0), (1e300, None, -1.5)])
+@pytest.mark.parametrize("flags", [(True,), (False,), (False, True)])
+def test_what_the_rows_have_in_common_is_in_every_one(
+    connection: sa.Connection, count: int, weights: tuple[float | None, ...], flags: tuple[bool, ...]
+) -> None:
+    kinds = zip(range(count), cycle(weights), cycle(flags))
+    rows = [(number, f"thing {number}", weight, flag) for number, weight, flag in kinds]
+
+    assert INSERT.execute(connection, rows) == count
+    assert [tuple(row) for row in connection.execute(sa.select(things).order_by(things.c.id))] == rows
+
+
+def test_rows_that_have_everything_in_common_are_rows_all_the_same(connection: sa.Connection) -> None:
+    INSERT.execute(connection, named("a", "b"))
+
+    assert FORGET.execute(connection, [(0,)] * FEW_ROWS) == 1
+    assert names(connection) == {1: "b"}
+
+
+def test_what_the_rows_of_a_large_batch_have_in_common_is_sent_once() -> None:
+    (few,), (many,) = INSERT.documents(named("a", "b")), INSERT.documents(named(*map(str, range(FEW_ROWS))))
+
+    assert few["same"] is None
+    assert json.loads(few["rows"] or "") == [dict(zip(COLUMNS, row, strict=True)) for row in named("a", "b")]
+    assert json.loads(many["same"] or "") == {"weight": None, "is_new": True}
+    assert json.loads(many["rows"] or "") == [{"id": number, "name": str(number)} for number in range(FEW_ROWS)]
 
 
 def test_rows_that_are_there_already_are_left_out(connection: sa.Connection) -> None:
