@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec.structs import astuple, replace
 
 from chassis.access import Owner
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
@@ -106,7 +107,7 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
 
 def changed(request: StoredRequest, after: Standing, now: int) -> StoredRequest:
     """The request as `record` left it."""
-    return request._replace(standing=after, updated_at=now, version=request.version + 1)
+    return replace(request, standing=after, updated_at=now, version=request.version + 1)
 
 
 def _is_owned(request: StoredRequest, owner: Owner) -> bool:
@@ -145,7 +146,7 @@ def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
         request.standing.status.word,
         request.correlation_id,
         request.traceparent,
-        *request.standing[1:],
+        *astuple(request.standing)[1:],
         request.created_at,
         request.updated_at,
         request.version,
