@@ -139,7 +139,7 @@ def execute_together(connection: sa.Connection, *writes: Write) -> list[int]:
     if len(some) < 2 or any(len(each) > 1 for each in documents):
         return [statement.execute(connection, rows) for statement, rows in writes]
     text = _joined(tuple(writes[index][0].text(connection.dialect) for index in some))
-    given = {f"{name}{place}": text for place, index in enumerate(some) for name, text in documents[index][0].items()}
+    given = {f"{name}{place}": part for place, index in enumerate(some) for name, part in documents[index][0].items()}
     touched = dict(zip(some, fetch(connection, text, given)[0], strict=True))
     return [touched.get(index, 0) for index in range(len(writes))]
 

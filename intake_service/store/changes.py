@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from msgspec.structs import astuple
 
 from chassis.many_rows import ManyRows, Write, execute_together
 from intake_service import events
@@ -48,7 +47,7 @@ class Call(NamedTuple):
 class Change(NamedTuple):
     """One request before and after; `outcome` and `detail` annotate the history.
 
-    A named tuple, since it is made for every request.
+    A named tuple for the same reason as Standing.
     """
 
     request: StoredRequest
@@ -131,8 +130,7 @@ def _waves(changes: Sequence[Change]) -> list[list[Change]]:
 
 def _update_rows(wave: Sequence[Change], now: int) -> list[tuple[Any, ...]]:
     return [
-        (change.after.status.word, *astuple(change.after)[1:], now, change.request.id, change.request.version)
-        for change in wave
+        (change.after.status.word, *change.after[1:], now, change.request.id, change.request.version) for change in wave
     ]
 
 

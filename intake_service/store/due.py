@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from msgspec.structs import replace
 
 from chassis.many_rows import ManyRows
 from intake_service.events import Event
@@ -141,7 +140,7 @@ def _may_expire(request: StoredRequest, now: int) -> bool:
 
 def _lose(request: StoredRequest, now: int) -> Change:
     standing = request.standing
-    after = replace(standing, leased_by=None, due_at=next_ring(0, now, standing.expires_at), next_attempt_at=None)
+    after = standing._replace(leased_by=None, due_at=next_ring(0, now, standing.expires_at), next_attempt_at=None)
     detail = "The worker that holds it lives but has not reported in time; what it did is not known."
     return Change(request=request, after=after, actor=standing.leased_by or "", outcome="lease_lost", detail=detail)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from msgspec.structs import replace
 
 from chassis.many_rows import ManyRows
 from intake_service.events import Event
@@ -216,7 +215,7 @@ def give_up_worker(connection: sa.Connection, now: int, worker_id: str) -> None:
     changes = [
         Change(
             request=request,
-            after=replace(request.standing, leased_by=None, due_at=now),
+            after=request.standing._replace(leased_by=None, due_at=now),
             actor=worker_id,
             outcome="lease_lost",
             detail="The worker that held it is gone; what it had not reported is not known.",

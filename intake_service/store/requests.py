@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from msgspec.structs import astuple, replace
 
 from chassis.access import Owner
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
@@ -107,7 +106,7 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
 
 def changed(request: StoredRequest, after: Standing, now: int) -> StoredRequest:
     """The request as `record` left it."""
-    return replace(request, standing=after, updated_at=now, version=request.version + 1)
+    return request._replace(standing=after, updated_at=now, version=request.version + 1)
 
 
 def _is_owned(request: StoredRequest, owner: Owner) -> bool:
@@ -146,7 +145,7 @@ def _row(request: StoredRequest, payload_json: str) -> tuple[Any, ...]:
         request.standing.status.word,
         request.correlation_id,
         request.traceparent,
-        *astuple(request.standing)[1:],
+        *request.standing[1:],
         request.created_at,
         request.updated_at,
         request.version,

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 import orjson
 import sqlalchemy as sa
 
@@ -15,13 +14,13 @@ from intake_service.integration_request import Standing, Status
 from intake_service.store.payloads import PayloadKeys, payload_keys_of
 from intake_service.store.tables import integration_requests as t
 
-STANDING_COLUMNS = Standing.__struct_fields__
+STANDING_COLUMNS = Standing._fields
 
 
-class StoredRequest(msgspec.Struct, frozen=True, gc=False):
+class StoredRequest(NamedTuple):
     """A stored request; `payload_json` is empty unless it was asked for.
 
-    A struct for the same reason as Standing.
+    A named tuple for the same reason as Standing.
     """
 
     id: str
@@ -44,11 +43,11 @@ class StoredRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 #: The fields of StoredRequest before its standing, in their order.
-_IDENTITY = StoredRequest.__struct_fields__.index("standing")
-_CORE = tuple(t.c[name] for name in (*StoredRequest.__struct_fields__[:_IDENTITY], *STANDING_COLUMNS))
+_IDENTITY = StoredRequest._fields.index("standing")
+_CORE = tuple(t.c[name] for name in (*StoredRequest._fields[:_IDENTITY], *STANDING_COLUMNS))
 _PAYLOAD = len(_CORE)
 #: The place of `in_doubt`; `timed_out` is the next.
-_FLAGS = _IDENTITY + STANDING_COLUMNS.index("in_doubt")
+_FLAGS = _IDENTITY + Standing._fields.index("in_doubt")
 _STATUSES = {status.value: status for status in Status}
 #: Everything but the payload.
 WITHOUT_PAYLOAD = sa.select(*_CORE)
@@ -60,9 +59,9 @@ def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequ
 
     By position, since it is done so often. Raises: PayloadNotReadable.
     """
-    standing = Standing(_STATUSES[row[_IDENTITY]], *row[_IDENTITY + 1 : _PAYLOAD])
+    standing = Standing._make((_STATUSES[row[_IDENTITY]], *row[_IDENTITY + 1 : _PAYLOAD]))
     payload_json = keys.open(row[0], row[_PAYLOAD]) if keys is not None else ""
-    return StoredRequest(*(*row[:_IDENTITY], standing, payload_json))
+    return StoredRequest._make((*row[:_IDENTITY], standing, payload_json))
 
 
 def among(column: sa.ColumnElement[str], dialect: str) -> sa.ColumnElement[bool]:

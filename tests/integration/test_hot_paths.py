@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python instructions for one request, in batches of 50, measured on Python 3.11.
 INSTRUCTIONS = {
     "gateway create": 1795,
-    "intake create": 1410,
-    "intake claim": 1315,
-    "intake claim_announced": 1630,
-    "intake announce": 1100,
-    "intake complete": 1300,
+    "intake create": 1450,
+    "intake claim": 1420,
+    "intake claim_announced": 1765,
+    "intake announce": 1205,
+    "intake complete": 1435,
     "intake publish": 805,
     "orchestrator process": 1945,
     "adapter deliver": 1370,

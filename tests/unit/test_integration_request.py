@@ -3,7 +3,6 @@
 from itertools import pairwise, product
 
 import pytest
-from msgspec.structs import replace
 
 from intake_service.integration_request import (
     MAX_CLAIMS,
@@ -135,7 +134,7 @@ def test_five_claims_without_an_outcome_poison_a_request() -> None:
     request = standing(RECEIVED)
     for number in range(MAX_CLAIMS):
         assert claimable(request, f"w{number}", NOW) is Claimable.GRANTED
-        request = replace(claim(request, f"w{number}", NOW), leased_by=None)  # and the worker dies
+        request = claim(request, f"w{number}", NOW)._replace(leased_by=None)  # and the worker dies
 
     ended = poison(request)
 
