@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import chassis.rpc
 from chassis.correlation import correlation_id_var
 from chassis.errors import HubError, InternalError, StorageUnavailable
 from chassis.logs import bind
@@ -144,6 +145,22 @@ async def test_nothing_was_sent_when_no_connection_stood(parts: Surroundings, na
     await eventually(lambda: _is_away(parts))
 
     assert [type(error) for error in await deliver(parts, *names)] == [NotDelivered] * len(names)
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+async def test_nothing_was_sent_to_an_adapter_that_drains(
+    parts: Surroundings, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    assert await parts.adapter_client.reachable()
+    monkeypatch.setattr(chassis.rpc, "QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(chassis.rpc, "LEAVE_SECONDS", 3.0)
+    draining = asyncio.create_task(parts.adapter_server.stop())
+    await eventually(lambda: _is_away(parts))
+
+    assert [type(error) for error in await deliver(parts, *names)] == [NotDelivered] * len(names)
+    assert parts.adapter.deliveries == []
+    assert not draining.done()  # it was asked in the time for leaving: its port is still open
+    await draining
 
 
 async def _is_away(parts: Surroundings) -> bool:
