@@ -1,12 +1,13 @@
 """`python -m bench`: the hub and its peers, one after the other on the same servers, in rounds.
 
 Every round starts each competitor anew with an empty database, so that a machine that slows down slows all of them.
+Those that are held against each other have their turns side by side.
 What is measured is in the Comparison at once: a run that is interrupted or fails leaves there what it has.
 """
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from bench.servers import BenchPostgres, started_module
 from bench.systems import HubSystem, System
 
 DELAYS_MS = (0, 50)
+#: Whose turns come first, in every second round last: the goals hold them against each other.
+SIDE_BY_SIDE = (HUB_ON_POSTGRES, "FastStream, tuned", HUB_ON_SQLITE, "Procrastinate, tuned", "FastStream, batched")
 LOW_PER_SECOND = 50.0
 #: Name, folder, servers.
 NewSystem = Callable[[str, Path, BenchPostgres, EndpointClient], System]
@@ -96,7 +99,7 @@ class Run:
         self._scope = scope
         self._record = record
         self._new_system = new_system or _new_system
-        self._progress = Progress([each.name for each in self.comparison.figures], rounds=scope.repeats)
+        self._progress = Progress(rounds=scope.repeats)
         self._postgres = BenchPostgres()
         #: Half of what the hub on PostgreSQL completes, the same in every round; 0 = not known.
         self._half_per_second = 0.0
@@ -136,8 +139,9 @@ class Run:
         self._record_now()
 
     async def _round(self, number: int, folder: Path, measurement: Measurement, endpoint: EndpointClient) -> None:
-        for figures in self.comparison.figures:
-            self._progress.begin(number, figures.name)
+        turns = turns_of(self.comparison.figures, number)
+        for place, figures in enumerate(turns):
+            self._progress.begin(number, [each.name for each in turns], place)
             try:
                 self._postgres.start_again()
                 own_folder = folder / f"{_slug(figures.name)}_{number}"
@@ -210,6 +214,13 @@ def _blank_figures(scope: Scope) -> list[Figures]:
         if scope.with_plain_peers or peer.layout != "plain"
     ]
     return [each for each in (*hubs, *peers) if scope.only.lower() in each.name.lower()]
+
+
+def turns_of(figures: Sequence[Figures], round_number: int) -> list[Figures]:
+    """In which order the competitors have their turns; the first turn of all tells what half of the hub's rate is."""
+    places = {name: place for place, name in enumerate(SIDE_BY_SIDE)}
+    turns = sorted(figures, key=lambda each: places.get(each.name, len(places)))
+    return turns[::-1] if round_number % 2 else turns
 
 
 def _slug(name: str) -> str:

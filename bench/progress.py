@@ -9,8 +9,7 @@ from collections.abc import Sequence
 class Progress:
     """Lines on stderr, each with the time since the start."""
 
-    def __init__(self, names: Sequence[str], *, rounds: int) -> None:
-        self._names = names
+    def __init__(self, *, rounds: int) -> None:
         self._rounds = rounds
         self._started = self._began = time.monotonic()
         self._took: dict[str, float] = {}
@@ -20,13 +19,12 @@ class Progress:
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed // 60:3.0f}:{elapsed % 60:02.0f}] {text}", file=sys.stderr, flush=True)
 
-    def begin(self, round_number: int, name: str) -> None:
-        """Say which competitor of which round is next."""
+    def begin(self, round_number: int, names: Sequence[str], place: int) -> None:
+        """Say which competitor of which round is next; `names` have their turns in this order."""
         self._began = time.monotonic()
-        place = self._names.index(name)
-        seconds = seconds_left(self._names, self._took, place=place, rounds_after=self._rounds - round_number - 1)
+        seconds = seconds_left(names, self._took, place=place, rounds_after=self._rounds - round_number - 1)
         left = f", about {seconds / 60:.0f} min left" if seconds is not None else ""
-        self.say(f"round {round_number + 1} of {self._rounds}: {name} ({place + 1} of {len(self._names)}){left}")
+        self.say(f"round {round_number + 1} of {self._rounds}: {names[place]} ({place + 1} of {len(names)}){left}")
 
     def end(self, name: str) -> None:
         """Note how long it took."""

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from bench.chart import draw
-from bench.comparison import Comparison
+from bench.comparison import SIDE_BY_SIDE, Comparison, turns_of
 from bench.figures import HUB_ON_POSTGRES, HUB_ON_SQLITE, Crash, Figures, Flat, Idle, Profile, Steady
 from bench.goals import Goal, judge
 from bench.limits import Limit
 from bench.profile import ROOT
 from bench.progress import seconds_left
 from bench.report import BEGIN, END, insert, is_sound, page, tables
+from bench.rivals import PEERS
 
 
 def flat(completions: float, *, accepts: float = 0.0, received: int = 100, round_number: int = 0) -> Flat:
@@ -82,6 +83,35 @@ def test_accepts_are_held_against_twice_the_best_as_offered_and_as_written() -> 
 
     assert goal_of(figures, "2 x the best peer").held is True
     assert goal_of(figures, "2 x the best with batching").held is False
+
+
+def test_a_ratio_is_that_of_the_rounds_and_not_of_rates_from_different_rounds() -> None:
+    hub, _, _, fast_stream, _ = everyone()
+    for number, rates in enumerate([(1_000, 900), (1_200, 1_300), (2_000, 1_900)]):
+        hub.flat[0][number], fast_stream.flat[0][number] = (flat(rate, round_number=number) for rate in rates)
+    figures = [hub, fast_stream]
+
+    goal = goal_of(figures, "external 0 ms, PostgreSQL: >= the fastest peer")
+
+    assert (goal.held, goal.figure) == (True, "1,200 : 1,300 (FastStream, tuned), by round 1.05 x (0.92 to 1.11)")
+
+
+def test_rounds_that_only_one_of_two_was_measured_in_say_nothing() -> None:
+    figures = everyone()
+    figures[0].flat[0] = [flat(2_400, round_number=7)]
+
+    assert goal_of(figures, "external 0 ms, PostgreSQL: >= the fastest peer").held is None
+
+
+def test_those_that_are_held_against_each_other_have_their_turns_side_by_side() -> None:
+    figures = [Figures(name=peer.title, layout=peer.layout, is_durable=peer.is_durable) for peer in PEERS]
+    figures += [Figures(name=name, layout="hub", is_durable=True) for name in (HUB_ON_POSTGRES, HUB_ON_SQLITE)]
+
+    first, second = ([each.name for each in turns_of(figures, number)] for number in (0, 1))
+
+    assert first[:5] == list(SIDE_BY_SIDE)
+    assert sorted(first) == sorted(each.name for each in figures)
+    assert second == first[::-1]
 
 
 def test_sqlite_is_held_against_postgres() -> None:
