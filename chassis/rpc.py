@@ -248,6 +248,29 @@ class _ByName:
         """Leave them out: the generic handler has the same methods."""
 
 
+class _Health(health.aio.HealthServicer):
+    """The standard service, whose watches end when the server closes: grpc would wait for them as for any call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._closes = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+        """Tell each change (gRPC), until nothing can change any more."""
+        ends = [asyncio.create_task(super().Watch(request, context)), asyncio.create_task(self._closes.wait())]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()
+        finally:
+            for end in ends:
+                end.cancel()
+
+    def close(self) -> None:
+        """End every watch."""
+        self._closes.set()
+
+
 class RpcServer:
     """A gRPC server as a component: ready after `start`, drained by `stop`."""
 
@@ -272,7 +295,7 @@ class RpcServer:
         """Listen and say SERVING. Raises: OSError when the port is taken."""
         self._interceptor = _Interceptor(self._pass_all)
         server = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         by_name: Any = _ByName(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name)
         for servicer in self._servicers:
@@ -304,4 +327,5 @@ class RpcServer:
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
         await self._interceptor.callers_leave()
+        self._health.close()
         await server.stop(self._grace_seconds)
