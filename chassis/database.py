@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from chassis import driver
 from chassis.batcher import Batcher
 from chassis.clock import Clock, Micros, SystemClock
-from chassis.errors import ConfigurationError, StorageUnavailable
+from chassis.errors import ConfigurationError, HubError, OutcomeNotKnown, StorageUnavailable
 
 Result = TypeVar("Result")
 Operation = Callable[[sa.Connection, Micros, Sequence[Any]], Sequence[Any]]
@@ -71,7 +71,8 @@ class Database:
         """Run operations in one transaction; those of one kind are handed over together, in order.
 
         When one of them fails, each is run again alone: its error is its own and stands at its place.
-        Raises: StorageUnavailable when the database is away, locked or full; then nothing is known to be stored.
+        Raises: StorageUnavailable when the database is away, locked or full, and nothing is stored; OutcomeNotKnown
+        when it went away during the commit.
         """
         for _ in range(UNDONE_AGAIN):
             try:
@@ -85,6 +86,7 @@ class Database:
         by_kind: dict[Operation, list[int]] = {}
         for index, (operation, _) in enumerate(operations):
             by_kind.setdefault(operation, []).append(index)
+        is_committing = False
         try:
             with self.engine.begin() as connection:
                 now = self.now(connection)
@@ -92,20 +94,29 @@ class Database:
                     answers = operation(connection, now, [operations[index][1] for index in indexes])
                     for index, answer in zip(indexes, answers, strict=True):
                         results[index] = answer
-        except (OperationalError, InterfaceError) as error:
-            if getattr(error.orig, "sqlstate", None) in _UNDONE_STATES:
-                raise _Undone("the database has undone it", cause=type(error.orig).__name__) from error
-            raise _storage_unavailable(error) from error
+                is_committing = True
         except Exception as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
-                raise _storage_unavailable(error) from error
-            if isinstance(error, DBAPIError) and _is_away(error):
-                self.engine.dispose()  # after a failover its connections would lead to the standby for ever
-                raise _storage_unavailable(error) from error
+            trouble = self._trouble(error, is_committing=is_committing)
+            if trouble is not None:
+                raise trouble from error
             if len(operations) == 1:
                 raise
             return [self._transact_alone(operation) for operation in operations]
         return results
+
+    def _trouble(self, error: Exception, *, is_committing: bool) -> HubError | None:
+        """What a failed transaction says of the database; None where the fault is the operation's own."""
+        if not isinstance(error, DBAPIError):
+            return None
+        if getattr(error.orig, "sqlstate", None) in _UNDONE_STATES:
+            return _Undone("the database has undone it", cause=type(error.orig).__name__)
+        if _is_away(error):
+            self.engine.dispose()  # after a failover its connections would lead to the standby for ever
+            return _storage_unavailable(error)
+        if error.connection_invalidated and is_committing:
+            return _outcome_not_known()
+        is_storage = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return _storage_unavailable(error) if is_storage else None
 
     def read(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run a query. Raises: StorageUnavailable."""
@@ -158,7 +169,10 @@ class Store:
         )
 
     async def write(self, operation: Operation, item: Any) -> Any:
-        """Commit one item of an operation, with whatever else is waiting. Raises: StorageUnavailable; its own error."""
+        """Commit one item of an operation, with whatever else is waiting.
+
+        Raises: StorageUnavailable; OutcomeNotKnown; its own error.
+        """
         (result,) = await self._writes.submit((operation, (item,)))
         if isinstance(result, Exception):
             raise result
@@ -167,16 +181,21 @@ class Store:
     async def write_many(self, operation: Operation, items: Sequence[Any]) -> list[Any]:
         """Commit many items; an item's error stands at its place.
 
-        Raises: StorageUnavailable when none of them is known to be stored.
+        Raises: StorageUnavailable when none of them is stored; OutcomeNotKnown when some may be.
         """
-        if len(items) > BATCH:
+        if len(items) <= BATCH:
+            results = await self._writes.submit((operation, items))
+        else:
             parts = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
-            answers = await asyncio.gather(*(self.write_many(operation, part) for part in parts))
-            return list(chain.from_iterable(answers))
-        results = await self._writes.submit((operation, items))
+            answers = await asyncio.gather(
+                *(self.write_many(operation, part) for part in parts), return_exceptions=True
+            )
+            results = []
+            for part, answer in zip(parts, answers, strict=True):
+                results += [answer] * len(part) if isinstance(answer, BaseException) else answer
         for result in results:
-            if isinstance(result, StorageUnavailable):
-                raise result
+            if isinstance(result, StorageUnavailable | OutcomeNotKnown):
+                raise result if all(isinstance(each, StorageUnavailable) for each in results) else _outcome_not_known()
         return results
 
     async def read(self, query: Callable[[sa.Connection], Result]) -> Result:
@@ -206,7 +225,7 @@ class Store:
             if self.database.writers == 1:  # who waits behind it has waited for the same lock already
                 self._writes.fail_waiting(error)
             raise
-        except Exception as error:  # noqa: BLE001 - of the transaction's only item, and handed to whoever waits for it
+        except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for it
             results = [error] * len(operations)
         if self._on_commit is not None:
             # here, not in the caller: what follows a commit must not depend on who waits
@@ -291,6 +310,13 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
 
 def _is_away(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in (_READ_ONLY_STATE, _STOPPED_STATE)
+
+
+def _outcome_not_known() -> OutcomeNotKnown:
+    return OutcomeNotKnown(
+        "The hub's database went away before it had answered: it is not known what is stored; repeat the call, which "
+        "stores nothing twice."
+    )
 
 
 def _storage_unavailable(error: DBAPIError) -> StorageUnavailable:

@@ -14,7 +14,7 @@ HubError
 ├── Overloaded                  RESOURCE_EXHAUSTED    + RetryInfo
 │   ├── BacklogFull · RateLimited
 ├── Unavailable                 UNAVAILABLE           + RetryInfo
-│   ├── StorageUnavailable · ServiceUnavailable
+│   ├── StorageUnavailable · ServiceUnavailable · PayloadNotReadable
 ├── OutcomeNotKnown             DEADLINE_EXCEEDED
 └── InternalError               INTERNAL              a bug of ours; says nothing but that
 
@@ -197,6 +197,12 @@ class ServiceUnavailable(Unavailable):
     """Another service of the hub cannot be reached."""
 
     reason = "SERVICE_UNAVAILABLE"
+
+
+class PayloadNotReadable(Unavailable):
+    """A payload is sealed with a key that is not in the ring, or was changed in the database."""
+
+    reason = "PAYLOAD_NOT_READABLE"
 
 
 class OutcomeNotKnown(HubError):

@@ -85,8 +85,8 @@ class Commands:
         """Accept requests; returns after the durable commit, with a request or an error for each draft.
 
         Idempotent by (partner, external id). An item's error is PermissionDenied, RateLimited, InvalidRequest,
-        BacklogFull or DuplicateExternalId; nothing is stored for it. Raises: StorageUnavailable; then a commit may
-        have happened, and a repetition says DuplicateExternalId.
+        BacklogFull or DuplicateExternalId; nothing is stored for it. Raises: StorageUnavailable, and nothing is stored;
+        OutcomeNotKnown, when a repetition says DuplicateExternalId if it was.
         """
         started = time.perf_counter()
         owned = [_owner_of(caller, draft) for draft in drafts]

@@ -144,16 +144,15 @@ def _change(request: StoredRequest, item: Settle, now: int) -> Change:
 
 
 def _replace_payload(connection: sa.Connection, now: int, request: StoredRequest, item: Settle) -> None:
-    keys = payload_keys_of(connection)
     connection.execute(
         sa.insert(payload_versions),
         {
             "request_id": request.id,
             "cycle": request.standing.cycle,
-            "payload_json": keys.seal(request.id, request.payload_json),
+            "payload_json": request.payload_json,  # as it is stored: it may be the one that cannot be opened
             "replaced_at": now,
             "replaced_by": item.operator,
         },
     )
-    sealed = keys.seal(request.id, item.payload_json or "")
+    sealed = payload_keys_of(connection).seal(request.id, item.payload_json or "")
     connection.execute(sa.update(t).where(t.c.id == request.id).values(payload_json=sealed))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from chassis.errors import PayloadNotReadable
 from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import (
@@ -23,8 +24,9 @@ from intake_service.integration_request import (
     poison,
 )
 from intake_service.store.changes import Call, Change, record
+from intake_service.store.payloads import payload_keys_of
 from intake_service.store.requests import changed
-from intake_service.store.rows import StoredRequest, among, listed, lock_requests
+from intake_service.store.rows import StoredRequest, among, listed, lock_requests, opened_by
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
 
@@ -62,11 +64,14 @@ class ClaimAnswer(NamedTuple):
     after: StoredRequest | None = None
     #: Of the whole batch; the first answer carries them out.
     events: Sequence[Event] = ()
+    #: Why it was not granted, when that is the hub's own trouble.
+    trouble: PayloadNotReadable | None = None
 
 
 def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) -> list[ClaimAnswer]:
     """Lease requests to workers. A request that another transaction holds is not available."""
     requests = lock_requests(connection, list({item.request_id for item in items}), with_payload=True, skip_locked=True)
+    keys = payload_keys_of(connection)
     missing = [item.request_id for item in items if item.request_id not in requests]
     locked = _existing(connection, missing) if missing else set()
     changes: list[Change] = []
@@ -79,11 +84,15 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
             continue
         verdict = claimable(request.standing, item.worker_id, now)
         if verdict is Claimable.GRANTED:
+            try:
+                opened = opened_by(keys, request)
+            except PayloadNotReadable as error:  # it waits for its key, or for its end; the others do not wait for it
+                answers.append(ClaimAnswer(Claimable.NOT_AVAILABLE.value, now, trouble=error))
+                continue
             leased = claim(request.standing, item.worker_id, now, item.sending(request))
-            change = Change(request, leased, item.worker_id)
-            after = requests[item.request_id] = changed(request, leased, now)
+            after = requests[item.request_id] = changed(opened, leased, now)
             answers.append(ClaimAnswer(verdict.value, now, before=request, after=after))
-            changes.append(change)
+            changes.append(Change(request, leased, item.worker_id))
             continue
         answers.append(ClaimAnswer(verdict.value, now))
         if verdict is Claimable.POISONED:

@@ -15,19 +15,15 @@ import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from chassis.errors import ConfigurationError, StorageUnavailable
+from chassis.errors import ConfigurationError, PayloadNotReadable
 
 #: Nothing that is JSON begins so.
 _PREFIX = "sealed1:"
 _OPTION = "payload_keys"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
-
-
-class PayloadNotReadable(StorageUnavailable):
-    """A payload is sealed with a key that is not in the ring, or was changed in the database."""
-
-    reason = "PAYLOAD_NOT_READABLE"
+#: Until a reader is to come back: an operator has to put a key back first.
+NOT_READABLE_SECONDS = 60.0
 
 
 class PayloadKeys:
@@ -57,6 +53,7 @@ class PayloadKeys:
         except (KeyError, InvalidTag, ValueError) as error:
             raise PayloadNotReadable(
                 f"The payload of {request_id} cannot be opened; its key must stay in HUB_PAYLOAD_KEYS.",
+                retry_after_seconds=NOT_READABLE_SECONDS,
                 id=request_id,
                 key=name[:64],
             ) from error

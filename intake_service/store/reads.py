@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from chassis.access import Owner
 from intake_service.integration_request import Status
 from intake_service.store.payloads import payload_keys_of
-from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, to_stored
+from intake_service.store.rows import WITH_PAYLOAD, WITHOUT_PAYLOAD, StoredRequest, opened_by, to_stored
 from intake_service.store.tables import history
 from intake_service.store.tables import integration_requests as t
 
@@ -46,7 +46,7 @@ def get_request(request_id: str, owner: Owner) -> Callable[[sa.Connection], Stor
 
     def query(connection: sa.Connection) -> StoredRequest | None:
         row = connection.execute(statement).one_or_none()
-        return to_stored(row, payload_keys_of(connection)) if row is not None else None
+        return opened_by(payload_keys_of(connection), to_stored(row)) if row is not None else None
 
     return query
 

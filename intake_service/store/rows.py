@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from chassis.driver import fetch, texts
 from intake_service.events import About
 from intake_service.integration_request import Standing, Status
-from intake_service.store.payloads import PayloadKeys, payload_keys_of
+from intake_service.store.payloads import PayloadKeys
 from intake_service.store.tables import integration_requests as t
 
 STANDING_COLUMNS = Standing._fields
 
 
 class StoredRequest(NamedTuple):
-    """A stored request; `payload_json` is empty unless it was asked for.
+    """A stored request; `payload_json` is empty unless it was asked for, and sealed until PayloadKeys opens it.
 
     A named tuple for the same reason as Standing.
     """
@@ -54,14 +54,17 @@ WITHOUT_PAYLOAD = sa.select(*_CORE)
 WITH_PAYLOAD = sa.select(*_CORE, t.c.payload_json)
 
 
-def to_stored(row: Sequence[Any], keys: PayloadKeys | None = None) -> StoredRequest:
-    """Build the object of a row selected by WITHOUT_PAYLOAD or, with `keys`, WITH_PAYLOAD.
-
-    By position, since it is done so often. Raises: PayloadNotReadable.
-    """
+def to_stored(row: Sequence[Any]) -> StoredRequest:
+    """Build the object of a row selected by WITHOUT_PAYLOAD or WITH_PAYLOAD; by position, since it is done so often."""
     standing = Standing._make((_STATUSES[row[_IDENTITY]], *row[_IDENTITY + 1 : _PAYLOAD]))
-    payload_json = keys.open(row[0], row[_PAYLOAD]) if keys is not None else ""
+    payload_json = row[_PAYLOAD] if len(row) > _PAYLOAD else ""
     return StoredRequest._make((*row[:_IDENTITY], standing, payload_json))
+
+
+def opened_by(keys: PayloadKeys, request: StoredRequest) -> StoredRequest:
+    """The request with its payload as it was accepted. Raises: PayloadNotReadable."""
+    payload_json = keys.open(request.id, request.payload_json)
+    return request if payload_json is request.payload_json else request._replace(payload_json=payload_json)
 
 
 def among(column: sa.ColumnElement[str], dialect: str) -> sa.ColumnElement[bool]:
@@ -100,11 +103,10 @@ def lock_requests(
     whole transaction is the lock (BEGIN IMMEDIATE).
     """
     text = _LOCKING[with_payload, skip_locked][connection.dialect.name]
-    keys = payload_keys_of(connection) if with_payload else None
     rows = fetch(connection, text, listed(ids))
     if connection.dialect.name == "sqlite":
         rows = list(map(_with_booleans, rows))
-    return {row[0]: to_stored(row, keys) for row in rows}
+    return {row[0]: to_stored(row) for row in rows}
 
 
 def _with_booleans(row: tuple[Any, ...]) -> tuple[Any, ...]:

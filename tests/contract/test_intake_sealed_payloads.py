@@ -1,5 +1,6 @@
 """Payloads at rest: sealed where a key ring is named, readable across rotations, useless to whoever moves them."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from chassis.errors import ConfigurationError
+from chassis.errors import ConfigurationError, PayloadNotReadable
 from chassis.testing import TestKeys
-from intake_service.store.payloads import PayloadKeys, PayloadNotReadable, read_payload_keys
-from intake_service.store.tables import integration_requests, payload_versions
+from intake_service.store.payloads import PayloadKeys, read_payload_keys
+from intake_service.store.tables import dead_letters, integration_requests, payload_versions
+from integrationhub.intake.v1 import intake_pb2 as pb
+from integrationhub.intake.v1 import lifecycle_pb2 as life
 from integrationhub.intake.v1.dead_letters_pb2 import DeadLetterSelection, RedriveDeadLettersRequest
-from tests.intake import PAYLOAD, IntakeUnderTest, failed, refused, running_intake
+from tests.intake import PAYLOAD, TTL_SECONDS, IntakeUnderTest, failed, refused, running_intake
 
 SECRET = "Empresa ABC"
 CORRECTED = '{"orderId":"2","customer":"Empresa XYZ","amount":1.10}'
@@ -71,6 +74,46 @@ async def test_a_missing_key_is_said_and_nothing_else_suffers(sqlite_url: str, k
 
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "PAYLOAD_NOT_READABLE")
         assert (await hub.get(other.id)).payload_json == PAYLOAD
+
+
+async def test_a_request_that_cannot_be_opened_waits_and_no_other_waits_for_it(
+    database_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    first, second = os.urandom(32), os.urandom(32)
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=first)) as hub:
+        lost = await hub.create("lost")
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=second)) as hub:
+        other = await hub.create("other")
+        together = await hub.claim(lost.id, other.id)
+        alone, beside = await asyncio.gather(hub.claim(lost.id), hub.create("beside"))
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "both", both=second, one=first)) as hub:
+        found = await hub.lease(lost.id)
+
+    assert [result.status for result in together] == [life.CLAIM_STATUS_NOT_AVAILABLE, life.CLAIM_STATUS_GRANTED]
+    assert [result.status for result in alone] == [life.CLAIM_STATUS_NOT_AVAILABLE]
+    assert beside.status == pb.INTEGRATION_REQUEST_STATUS_RECEIVED
+    assert found.integration_request.payload_json == PAYLOAD
+
+
+async def test_a_request_that_cannot_be_opened_ends_at_its_deadline_and_can_be_corrected(
+    database_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lost = await hub.create("lost")
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+        at_rest = await stored_payload(hub, lost.id)
+        hub.clock.advance(TTL_SECONDS)
+        await hub.due()
+        (letter,) = await hub.rows(dead_letters)
+        selection = DeadLetterSelection(ids=[lost.id])
+        redrive = RedriveDeadLettersRequest(selection=selection, payload_json=CORRECTED, reason="the key is lost")
+        await hub.dead_letters.RedriveDeadLetters(redrive, metadata=hub.operator)
+        lease = await hub.lease(lost.id)
+        (version,) = await hub.rows(payload_versions)
+
+    assert letter["reason"] == "expired"
+    assert lease.integration_request.payload_json == CORRECTED
+    assert version["payload_json"] == at_rest
 
 
 async def test_a_corrected_payload_and_the_one_it_replaces_are_sealed(

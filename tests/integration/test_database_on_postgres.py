@@ -1,6 +1,7 @@
 """What only a PostgreSQL server does: it undoes a deadlocked transaction, refuses a commit, ends connections."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from chassis.database import VANISHED_SECONDS, Database, Store
-from chassis.errors import StorageUnavailable
+from chassis.errors import OutcomeNotKnown, StorageUnavailable
 from chassis.testing import eventually
 
 
@@ -26,6 +27,33 @@ async def store(empty_postgres_url: str) -> AsyncIterator[Store]:
     await store.start()
     yield store
     await store.stop()
+
+
+@contextlib.asynccontextmanager
+async def losing_the_answer_to_commit(url: str) -> AsyncIterator[str]:
+    """A way to the server that breaks when it answers a COMMIT; gives the URL to use."""
+    target = sa.make_url(url)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(target.host, target.port)
+        is_committing = False
+
+        async def pass_on_questions() -> None:
+            nonlocal is_committing
+            while data := await reader.read(65536):
+                is_committing = is_committing or b"COMMIT" in data
+                server_writer.write(data)
+
+        questions = asyncio.create_task(pass_on_questions())
+        while (data := await server_reader.read(65536)) and not is_committing:
+            writer.write(data)
+        questions.cancel()
+        server_writer.close()
+        writer.close()
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as way:
+        host, port = way.sockets[0].getsockname()
+        yield target.set(host=host, port=port).render_as_string(hide_password=False)
 
 
 def change(thing: int) -> sa.TextClause:
@@ -81,6 +109,40 @@ async def test_a_commit_that_the_server_refuses_is_unavailable_and_stores_nothin
         await store.write(write, None)
 
     assert await store.read(changes) == {1: 0, 2: 0}
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_called_refused(store: Store, empty_postgres_url: str) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[None]) -> list[None]:
+        connection.execute(change(1))
+        return list(items)
+
+    async with losing_the_answer_to_commit(empty_postgres_url) as url:
+        behind = Store(Database(url))
+        outcomes = [
+            await asyncio.gather(each, return_exceptions=True)
+            for each in (behind.write(write, None), behind.write_many(write, [None, None]))
+        ]
+        await behind.stop()
+
+    assert [type(error) for (error,) in outcomes] == [OutcomeNotKnown, OutcomeNotKnown]
+    assert await store.read(changes) == {1: 2, 2: 0}
+
+
+async def test_items_beside_one_that_was_stored_are_not_called_refused(store: Store) -> None:
+    def write(connection: sa.Connection, _: int, items: Sequence[str]) -> list[str]:
+        if len(items) > 1:
+            raise ValueError("not together")
+        if items == ["unlucky"]:
+            connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        connection.execute(change(1))
+        return list(items)
+
+    with pytest.raises(OutcomeNotKnown):
+        await store.write_many(write, ["lucky", "unlucky"])
+    with pytest.raises(StorageUnavailable):
+        await store.write_many(write, ["unlucky", "unlucky"])
+
+    assert await store.read(changes) == {1: 1, 2: 0}
 
 
 async def test_connections_that_the_server_ended_are_made_anew(store: Store, empty_postgres_url: str) -> None:

@@ -34,6 +34,7 @@ SAMPLES: list[tuple[HubError, int]] = [
     (errors.Overloaded("Full.", retry_after_seconds=1), 503),
     (errors.Unavailable("Away."), 503),
     (errors.StorageUnavailable("Away."), 503),
+    (errors.PayloadNotReadable("Sealed."), 503),
     (errors.ServiceUnavailable("Away."), 503),
     (errors.OutcomeNotKnown("Open."), 504),
     (errors.InternalError(), 500),

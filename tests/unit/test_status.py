@@ -28,6 +28,7 @@ SAMPLES: list[HubError] = [
     errors.Unavailable("Away."),
     errors.StorageUnavailable("Away.", retry_after_seconds=3, cause="OperationalError"),
     errors.ServiceUnavailable("Away."),
+    errors.PayloadNotReadable("Sealed.", retry_after_seconds=60, key="one"),
     errors.OutcomeNotKnown("Too late."),
     errors.InternalError(),
 ]
@@ -49,6 +50,7 @@ CODES = {
     "RATE_LIMITED": "RESOURCE_EXHAUSTED",
     "UNAVAILABLE": "UNAVAILABLE",
     "STORAGE_UNAVAILABLE": "UNAVAILABLE",
+    "PAYLOAD_NOT_READABLE": "UNAVAILABLE",
     "SERVICE_UNAVAILABLE": "UNAVAILABLE",
     "OUTCOME_NOT_KNOWN": "DEADLINE_EXCEEDED",
     "INTERNAL": "INTERNAL",

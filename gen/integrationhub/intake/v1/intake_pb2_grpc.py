@@ -87,7 +87,9 @@ class IntakeServiceServicer:
         existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
         the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
         (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
-        (STORAGE_UNAVAILABLE). Scope: requests:write.
+        (STORAGE_UNAVAILABLE: nothing is stored), DEADLINE_EXCEEDED
+        (OUTCOME_NOT_KNOWN: it may be stored; a repetition tells, and stores nothing
+        twice). Scope: requests:write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

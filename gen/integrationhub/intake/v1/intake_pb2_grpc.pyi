@@ -48,7 +48,9 @@ class IntakeServiceStub:
     existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
     the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
     (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
-    (STORAGE_UNAVAILABLE). Scope: requests:write.
+    (STORAGE_UNAVAILABLE: nothing is stored), DEADLINE_EXCEEDED
+    (OUTCOME_NOT_KNOWN: it may be stored; a repetition tells, and stores nothing
+    twice). Scope: requests:write.
     """
     BatchCreateIntegrationRequests: _grpc.UnaryUnaryMultiCallable[_intake_pb2.BatchCreateIntegrationRequestsRequest, _intake_pb2.BatchCreateIntegrationRequestsResponse]
     """Creates up to 1000 integration requests, each with its own result.
@@ -101,7 +103,9 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
     the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
     (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
-    (STORAGE_UNAVAILABLE). Scope: requests:write.
+    (STORAGE_UNAVAILABLE: nothing is stored), DEADLINE_EXCEEDED
+    (OUTCOME_NOT_KNOWN: it may be stored; a repetition tells, and stores nothing
+    twice). Scope: requests:write.
     """
     BatchCreateIntegrationRequests: _aio.UnaryUnaryMultiCallable[_intake_pb2.BatchCreateIntegrationRequestsRequest, _intake_pb2.BatchCreateIntegrationRequestsResponse]  # type: ignore[assignment]
     """Creates up to 1000 integration requests, each with its own result.
@@ -157,7 +161,9 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         existing id). Errors: INVALID_ARGUMENT (INVALID_REQUEST, BadRequest lists
         the fields), PERMISSION_DENIED (SYSTEM_NOT_ALLOWED), RESOURCE_EXHAUSTED
         (BACKLOG_FULL or RATE_LIMITED, RetryInfo), UNAVAILABLE
-        (STORAGE_UNAVAILABLE). Scope: requests:write.
+        (STORAGE_UNAVAILABLE: nothing is stored), DEADLINE_EXCEEDED
+        (OUTCOME_NOT_KNOWN: it may be stored; a repetition tells, and stores nothing
+        twice). Scope: requests:write.
         """
 
     @_abc_1.abstractmethod
