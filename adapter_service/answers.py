@@ -24,6 +24,7 @@ _DECODER = msgspec.json.Decoder()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
 _TITLE = re.compile(r"<(title|h1)\b[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
+_LENGTHS = ("Content-Length", "Transfer-Encoding")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -41,6 +42,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_seconds: float | None
     #: The body as text; '' when there is none.
     text: str
+    #: Whether an empty body is known to be whole: it came with its length, not with the end of the connection.
+    is_empty: bool
     #: The body's JSON value, or NOT_JSON.
     value: object
     #: The value's members by their names in lower case; none when it is no object.
@@ -86,6 +89,7 @@ def read_answer(answer: HttpAnswer, secrets: Iterable[str] = ()) -> Answer:
         status=answer.status,
         retry_after_seconds=parse_retry_after(answer.headers.get("Retry-After"), now=time.time()),
         text=text,
+        is_empty=not text and not answer.headers.keys().isdisjoint(_LENGTHS),
         value=value,
         members={name.lower(): member for name, member in value.items()} if isinstance(value, dict) else {},
         is_html=is_html,

@@ -2,7 +2,8 @@
 
 What a status says when the body says nothing (RFC 9110; `certainly not applied` or nothing):
 
-    3xx                 REJECTED      a redirect is not followed: it may lead anywhere
+    303                 UNKNOWN       what was posted may have been carried out; its answer is elsewhere (15.4.4)
+    other 3xx           REJECTED      a redirect is not followed: it may lead anywhere
     408, 425            UNAVAILABLE   by definition the request was not read, or not acted on
     429                 THROTTLED     with its Retry-After
     other 4xx           REJECTED      401 never comes here: see calls.py
@@ -98,7 +99,7 @@ def verdict_of_status(answer: Answer, *, code: str = "", detail: str = "") -> De
                 retry_after_seconds=answer.retry_after_seconds,
                 response_json=answer.response_json,
             )
-        case status if 300 <= status < 500 or status in (501, 505):
+        case status if (300 <= status < 500 and status != 303) or status in (501, 505):
             return Rejected(code=code, detail=detail, response_json=answer.response_json)
         case _:
             return Unknown(code=code, detail=detail, response_json=answer.response_json)

@@ -12,7 +12,9 @@
     answer to a lookup
     200 with a non-empty object or list                 FOUND; but an empty list in `items`, `data` and the like,
                                                         alone or with paging members, is ABSENT, else NOT_KNOWN
-    404 but with an HTML page, 204, 200 with nothing    ABSENT; a page is a web server's word, not the system's
+    404 but with an HTML page, 204                      ABSENT; a page is a web server's word, not the system's
+    200 with nothing                                    ABSENT where it says that its length is 0; without a length it
+                                                        may have been cut off, and proves nothing
     anything else                                       NOT_KNOWN
 
 The document is the payload and `key_field`; what else a system wants to know must be in the payload.
@@ -124,7 +126,9 @@ def classify(answer: Answer) -> DeliverOutcome:
 
 def classify_lookup(answer: Answer) -> LookupOutcome:
     """Say what an answer to a lookup means, by the second table at the top."""
-    if (answer.status == 404 and not answer.is_html) or (answer.status in (200, 204) and not answer.text):
+    if (answer.status == 404 and not answer.is_html) or (answer.status == 204 and not answer.text):
+        return Absent(detail=answer.summary)
+    if answer.status == 200 and answer.is_empty:
         return Absent(detail=answer.summary)
     if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer):
         return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from adapter_service.adapters.http_json import classify, classify_lookup
 from adapter_service.answers import Answer, read_answer
@@ -15,7 +16,8 @@ HTML = "<html><head><title>a page</title></head></html>"
 
 def answer(status: int, body: Any = "") -> Answer:
     content = (body if isinstance(body, str) else json.dumps(body)).encode()
-    return read_answer(HttpAnswer(status=status, headers={}, body=content, is_complete=True))
+    headers = CIMultiDict({"content-length": str(len(content))})
+    return read_answer(HttpAnswer(status=status, headers=headers, body=content, is_complete=True))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,7 @@ def answer(status: int, body: Any = "") -> Answer:
         (504, "", Unknown),
         (505, "", Rejected),
         (101, "", Unknown),
+        (303, "", Unknown),
         (600, "", Unknown),
     ],
 )
@@ -101,3 +104,9 @@ def test_an_answer_has_its_outcome(status: int, body: Any, outcome: type) -> Non
 )
 def test_a_lookup_has_its_outcome(status: int, body: Any, outcome: type) -> None:
     assert type(classify_lookup(answer(status, body))) is outcome
+
+
+def test_an_answer_that_ends_with_its_head_and_names_no_length_proves_no_absence() -> None:
+    cut_off = read_answer(HttpAnswer(status=200, headers=CIMultiDict(), body=b"", is_complete=True))
+
+    assert type(classify_lookup(cut_off)) is NotKnown

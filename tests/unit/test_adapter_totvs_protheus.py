@@ -88,6 +88,7 @@ def error(code: str, message: str = "Erro", more: str = "Details") -> dict[str, 
         (503, HTML.replace("500", "503"), Unavailable),
         # By the status.
         (302, "", Rejected),
+        (303, "", Unknown),
         (400, error("101"), Rejected),
         (403, {"errorCode": 403, "errorMessage": "Sem acesso"}, Rejected),
         (404, "", Rejected),
