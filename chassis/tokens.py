@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import secrets
 import time
 from base64 import urlsafe_b64decode
@@ -264,16 +265,17 @@ class ServiceToken:
         self._service = service
         self._scopes = scopes
         self._header = ""
-        self._renew_at = 0.0
+        self._made_at = -math.inf
 
     def header(self) -> str:
         """The value of `authorization`."""
-        if time.monotonic() >= self._renew_at:
+        # by the clock that its end is read on: a machine that slept, or whose clock was set, must not send an old one
+        if not 0 <= time.time() - self._made_at < SERVICE_TOKEN_SECONDS / 2:
+            self._made_at = time.time()
             token = self._signer.sign(
                 subject=f"service:{self._service}", scopes=self._scopes, seconds=SERVICE_TOKEN_SECONDS
             )
             self._header = f"Bearer {token}"
-            self._renew_at = time.monotonic() + SERVICE_TOKEN_SECONDS / 2
         return self._header
 
 

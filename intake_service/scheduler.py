@@ -77,8 +77,13 @@ class Scheduler:
         if time.monotonic() - self._looked_for_marker_at < MARKER_SECONDS:
             return
         if await self._streams.memory_lost():
-            count = await self._store.write(due.everything_due_now, None)
+            waiting = 0
+            is_all = False
+            while not is_all:
+                made_due = await self._store.write(due.everything_due_now, None)
+                waiting += made_due
+                is_all = made_due < due.MOST_MADE_DUE
             await self._streams.set_marker()
-            if count:
-                log.warning("Redis has lost its memory; everything that waits is rung again", waiting=count)
+            if waiting:
+                log.warning("Redis has lost its memory; everything that waits is rung again", waiting=waiting)
         self._looked_for_marker_at = time.monotonic()

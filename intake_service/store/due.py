@@ -25,6 +25,8 @@ BATCH = 500
 STEP_SECONDS = 2
 #: Rows that are brought nearer after a step back, the nearest first; a million would hold every other write up.
 MOST_BROUGHT_NEARER = 50_000
+#: Rows that are made due in one transaction.
+MOST_MADE_DUE = 10_000
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
 _PUSH = ManyRows(
     t,
@@ -97,16 +99,18 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
 
 
 def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None]) -> list[int]:
-    """Make every waiting row due, since the streams have lost their memory; gives how many there are.
+    """Make waiting rows due, since the streams have lost their memory; gives how many, MOST_MADE_DUE at most.
 
-    Waits that were promised (retries, lookups) and leases of living workers are left as they are.
+    Waits that were promised (retries, lookups) and leases of living workers are left as they are. To be called again
+    until it finds fewer: a million rows at once would outlast the time that a statement may take.
     """
     is_waiting = sa.and_(
-        t.c.due_at.is_not(None),
+        t.c.due_at > now,
         t.c.leased_by.is_(None),
         sa.or_(t.c.next_attempt_at.is_(None), t.c.next_attempt_at <= now),
     )
-    count = connection.execute(sa.update(t).where(is_waiting).values(due_at=now, rings=0)).rowcount
+    nearest = sa.select(t.c.id).where(is_waiting).order_by(t.c.due_at).limit(MOST_MADE_DUE)
+    count = connection.execute(sa.update(t).where(t.c.id.in_(nearest)).values(due_at=now, rings=0)).rowcount
     return [count] * len(items)
 
 

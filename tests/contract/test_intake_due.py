@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from chassis.clock import SECOND, from_timestamp
 from chassis.testing import TestKeys
-from intake_service.store import tables
-from intake_service.store.due import Round, everything_due_now, take_due
+from intake_service.store import due, tables
+from intake_service.store.due import Round, take_due
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from tests.intake import TTL_SECONDS, IntakeUnderTest, in_doubt, release, retry, running_intake, sending
@@ -260,13 +260,25 @@ async def test_everything_that_waits_is_due_when_redis_has_lost_its_memory(hub: 
     await hub.report(promised, retry=retry(8))
     await hub.cancel((await hub.create("E-4")).id)
 
-    count = await hub.store.write(everything_due_now, None)
+    count = await hub.store.write(due.everything_due_now, None)
 
     assert count == 1
     assert await rung(hub) == [waiting.id]
     hub.clock.advance(8)
     assert await rung(hub) == [promised.integration_request.id]
     assert await hub.report(claimed, sending=sending()) == "ACCEPTED"
+
+
+async def test_everything_is_made_due_in_parts_that_no_statement_is_too_long_for(
+    hub: IntakeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "MOST_MADE_DUE", 10)
+    created = {(await hub.create(f"E-{number}")).id for number in range(25)}
+
+    counts = [await hub.store.write(due.everything_due_now, None) for _ in range(4)]
+
+    assert counts == [10, 10, 5, 0]
+    assert set(await rung(hub)) == created
 
 
 async def test_a_round_takes_500_and_says_that_there_may_be_more(hub: IntakeUnderTest) -> None:

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from chassis.testing import TestKeys, eventually
 from intake_service import outbox
-from intake_service.store import tables
+from intake_service.store import due, tables
 from integrationhub.events.v1 import events_pb2
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
 from integrationhub.intake.v1 import intake_pb2 as pb
@@ -337,8 +337,9 @@ async def test_due_rows_are_rung_and_pushed_15_30_60_seconds(hub: IntakeUnderTes
 
 
 async def test_everything_that_waits_is_rung_at_once_when_redis_has_forgotten_it(
-    hub: IntakeUnderTest, watcher: redis.Redis
+    hub: IntakeUnderTest, watcher: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(due, "MOST_MADE_DUE", 8)
     await start_relay(hub, watcher)
     await hub.scheduler.start()
     await eventually(lambda: watcher.exists("hub:marker"))

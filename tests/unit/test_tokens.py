@@ -20,7 +20,9 @@ from chassis.tokens import (
     PATIENCE_SECONDS,
     REFRESH_SECONDS,
     RENEW_SECONDS,
+    SERVICE_TOKEN_SECONDS,
     JwksSource,
+    ServiceToken,
     TokenVerifier,
     make_keys,
     read_key_set,
@@ -258,3 +260,22 @@ def test_a_key_set_of_two_holds_both(keys: TestKeys) -> None:
     both: Any = {"keys": [*json.loads(keys.jwks.read_bytes())["keys"], more.as_dict()]}
 
     assert len(KeySet.import_key_set(both).keys) == len(read_key_set(json.dumps(both).encode()).keys) == 2
+
+
+@pytest.mark.parametrize("step_seconds", [SERVICE_TOKEN_SECONDS / 2, 3600, -1, -3600])
+def test_a_services_own_token_follows_the_clock_that_its_end_is_read_on(
+    keys: TestKeys, monkeypatch: pytest.MonkeyPatch, step_seconds: float
+) -> None:
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    token = ServiceToken(keys.signer, service="intake", scopes=["lifecycle"])
+    first = token.header()
+    clock += SERVICE_TOKEN_SECONDS / 2 - 1
+    kept = token.header()
+    clock += step_seconds + (0 if step_seconds > 0 else 1 - SERVICE_TOKEN_SECONDS / 2)
+
+    renewed = token.header()
+
+    assert kept == first != renewed
+    claims = jwt.decode(renewed.removeprefix("Bearer "), read_key_set(keys.jwks.read_bytes())).claims
+    assert claims["iat"] <= clock < claims["exp"]
