@@ -21,7 +21,7 @@ COPY console/ console/
 COPY simulator/ simulator/
 COPY deploy/ deploy/
 COPY tools/health.py tools/health.py
-COPY LICENSE ./
+COPY LICENSE pyproject.toml ./
 ENV PATH=/opt/hub/bin:$PATH \
     PYTHONPATH=/app:/app/gen \
     PYTHONUNBUFFERED=1 \

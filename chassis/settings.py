@@ -33,16 +33,18 @@ class HubSettings(BaseSettings):
     redis_port: int = Field(6390, ge=1, le=65535, description="Port of the embedded Valkey")
     targets: Path = Field(Path("deploy/targets.toml"), description="TOML file with the external systems")
 
-    gateway_address: str = "127.0.0.1:8080"
-    intake_address: str = "127.0.0.1:50051"
-    orchestrator_address: str = "127.0.0.1:50052"
-    adapter_address: str = "127.0.0.1:50053"
-    gateway_metrics_address: str = "127.0.0.1:9101"
-    intake_metrics_address: str = "127.0.0.1:9102"
-    orchestrator_metrics_address: str = "127.0.0.1:9103"
-    adapter_metrics_address: str = "127.0.0.1:9104"
+    gateway_address: str = Field("127.0.0.1:8080", description="Where the gateway listens")
+    intake_address: str = Field("127.0.0.1:50051", description="Where intake listens")
+    orchestrator_address: str = Field("127.0.0.1:50052", description="Where the orchestrator listens")
+    adapter_address: str = Field("127.0.0.1:50053", description="Where the adapter listens")
+    gateway_metrics_address: str = Field("127.0.0.1:9101", description="Where the gateway's metrics are")
+    intake_metrics_address: str = Field("127.0.0.1:9102", description="Where intake's metrics are")
+    orchestrator_metrics_address: str = Field("127.0.0.1:9103", description="Where the orchestrator's metrics are")
+    adapter_metrics_address: str = Field("127.0.0.1:9104", description="Where the adapter's metrics are")
     simulator_address: str = Field("127.0.0.1:8090", description="The default run's external system")
-    intake_url: str = Field("", description="Where clients find intake: host:port[,host:port]; empty = its address")
+    intake_url: str = Field(
+        "", description="Where clients find intake: host:port, or IPv4:port[,IPv4:port]; empty = its address"
+    )
     adapter_url: str = Field("", description="Where clients find the adapter; empty = its address")
     orchestrator_url: str = Field("", description="Where clients find the orchestrator; empty = its address")
     allow_plaintext: bool = Field(False, description="Allow unencrypted links on addresses that are not loopback")
@@ -54,8 +56,8 @@ class HubSettings(BaseSettings):
     gateway_tls_certificate: str = Field("", description="PEM chain for HTTPS; empty = HTTP, behind a proxy with TLS")
     gateway_tls_key: str = Field("", description="PEM key of the gateway's certificate")
 
-    jwt_issuer: str = "integration-hub"
-    jwt_audience: str = "integration-hub"
+    jwt_issuer: str = Field("integration-hub", description="`iss` of every token that is taken, and of our own")
+    jwt_audience: str = Field("integration-hub", description="`aud` of every token that is taken, and of our own")
     jwt_jwks: str = Field("", description="Paths or https URLs of key sets, by comma; empty = the state folder's")
     service_key: str = Field("", description="Private JWK set that signs service tokens; empty = the state folder's")
 
@@ -68,7 +70,7 @@ class HubSettings(BaseSettings):
     grace_seconds: float = Field(20.0, gt=0, description="Time to finish what is in flight after SIGTERM")
     rpc_timeout_seconds: float = Field(10.0, gt=0, description="Deadline of a call between services")
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto = console on a terminal")
 
     @field_validator("*", mode="before")

@@ -22,8 +22,9 @@ log = get_logger()
 
 #: A changed file is seen after this long at most; connections that stand are not touched.
 CHECK_SECONDS = 1.0
-#: Calls on a channel whose certificate was replaced may end on it within this time.
-OLD_CHANNEL_SECONDS = 60.0
+#: Calls on a channel whose certificate was replaced may end on it within this time: longer than a target's time-out may
+#: well be, since a call that is cut off here is one whose outcome nobody learns.
+OLD_CHANNEL_SECONDS = 3600.0
 
 Channel = grpc.aio.Channel
 

@@ -34,11 +34,15 @@ def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     targets = [describe_target(target) for target in load_targets(targets_file).by_name.values()]
     rows = describe_settings(settings, str(targets_file))
     if as_json:
-        described = {name: {"value": value, "default": default} for name, value, default in rows}
+        described = {
+            name: {"value": value, "default": default, "description": description}
+            for name, value, default, description in rows
+        }
         typer.echo(json.dumps({"settings": described, "targets": targets}))
     else:
         print_table(
-            ("VARIABLE", "", "VALUE"), [(name, "default" if default else "set", value) for name, value, default in rows]
+            ("VARIABLE", "", "VALUE", "WHAT IT IS"),
+            [(name, "default" if default else "set", value, description) for name, value, default, description in rows],
         )
         for target in targets:
             typer.echo(f"\n[targets.{target['name']}]")
@@ -47,8 +51,8 @@ def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         typer.echo(f"{name} is not a setting of the hub", err=True)
 
 
-def describe_settings(settings: "HubSettings", targets_file: str) -> list[tuple[str, str, bool]]:
-    """List every variable with its value, defaults filled in, and whether that is the default."""
+def describe_settings(settings: "HubSettings", targets_file: str) -> list[tuple[str, str, bool, str]]:
+    """List every variable with its value, defaults filled in, whether that is the default, and what it is."""
     from console.configuration import variable_of
 
     effective = {
@@ -64,8 +68,9 @@ def describe_settings(settings: "HubSettings", targets_file: str) -> list[tuple[
             variable_of(field),
             mask(str(effective.get(field, getattr(settings, field)))),
             field not in settings.model_fields_set,
+            info.description or "",
         )
-        for field in type(settings).model_fields
+        for field, info in type(settings).model_fields.items()
     ]
 
 

@@ -71,7 +71,7 @@ def _read_scopes(options: list[str]) -> list[str]:
 
 
 def _read_claim(option: str) -> tuple[str, object]:
-    """Read KEY=VALUE; a number or a truth value is taken as such, all else is text."""
+    """Read KEY=VALUE; a number, a truth value or a list is taken as such, all else is text."""
     key, separator, text = option.partition("=")
     if not separator or not key:
         raise typer.BadParameter(f"{option!r} is not KEY=VALUE")
@@ -81,4 +81,4 @@ def _read_claim(option: str) -> tuple[str, object]:
         value = json.loads(text)
     except ValueError:
         return key, text
-    return key, value if isinstance(value, int) else text
+    return key, value if isinstance(value, int | list) else text

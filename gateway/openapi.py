@@ -44,7 +44,7 @@ _RATE = {
     "RateLimit-Policy": "Your limit: `q` requests in `w` seconds",
     "RateLimit": "What is left of it: `r` requests; all of it is there again in `t` seconds",
 }
-_READ = (401, 403, 422, 429, 503)
+_READ = (401, 403, 422, 503)
 
 
 def operation(route: str) -> Spec:

@@ -74,13 +74,14 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 
 async def test_a_token_is_for_its_partner_with_its_scopes_and_claims() -> None:
     hub("keys")
-    result = hub("token", "--partner", "acme", "--scope", "operations, requests:read", "--claim", "rate_per_minute=60")
+    options = ("--scope", "operations, requests:read", "--claim", "rate_per_minute=60", "--claim", 'sources=["SAP"]')
+    result = hub("token", "--partner", "acme", *options)
 
     verifier = TokenVerifier(JwksSource(".hub/keys/jwks.json"), issuer="integration-hub", audience="integration-hub")
     caller = await verifier.verify_header(f"Bearer {result.stdout.strip()}")
 
     assert (caller.subject, sorted(caller.scopes)) == ("acme", ["operations", "requests:read"])
-    assert caller.limits.rate_per_minute == 60
+    assert (caller.limits.rate_per_minute, caller.limits.sources) == (60, frozenset({"SAP"}))
 
 
 async def test_a_token_lets_a_partner_write_and_read_unless_told_otherwise() -> None:
@@ -142,8 +143,10 @@ def test_config_shows_defaults_and_what_was_set(monkeypatch: pytest.MonkeyPatch)
 
     settings = json.loads(hub("config", "--json").stdout)["settings"]
 
-    assert settings["HUB_MAX_BACKLOG"] == {"value": "7", "default": False}
-    assert settings["HUB_DATABASE_URL"] == {"value": "sqlite:///.hub/hub.sqlite3", "default": True}
+    said = {name: (each["value"], each["default"]) for name, each in settings.items()}
+    assert said["HUB_MAX_BACKLOG"] == ("7", False)
+    assert said["HUB_DATABASE_URL"] == ("sqlite:///.hub/hub.sqlite3", True)
+    assert [name for name, each in settings.items() if not each["description"]] == []
 
 
 def test_config_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
