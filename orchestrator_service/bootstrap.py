@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import socket
+import time
 
 from chassis.access import LIFECYCLE
 from chassis.errors import ConfigurationError
@@ -96,8 +97,11 @@ def load_schemas(targets: Targets) -> dict[tuple[str, str], PayloadSchema]:
 
 
 def new_worker_id() -> str:
-    """Make an id that is unique per process start and says where the worker runs."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    """Make an id that is unique per process start and says where the worker runs.
+
+    In the order of their starts, as workers are counted: whoever has the one place of a target keeps it.
+    """
+    return f"{int(time.time()):x}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _service_token(settings: HubSettings) -> ServiceToken:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -260,6 +261,15 @@ async def test_plain_text_beyond_this_machine_keeps_it_from_starting(variables: 
 
 def test_worker_ids_are_unique() -> None:
     assert len({new_worker_id() for _ in range(100)}) == 100
+
+
+def test_worker_ids_are_in_the_order_of_the_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for started_at in (1_795_900_000, 1_795_900_001, 2_500_000_000):
+        monkeypatch.setattr(time, "time", lambda at=started_at: at)
+        ids.append(new_worker_id())
+
+    assert ids == sorted(ids)
 
 
 async def test_sigterm_finishes_what_was_sent_and_ends_with_0(
