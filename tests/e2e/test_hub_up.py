@@ -313,4 +313,7 @@ def test_config_shows_where_everything_is(hub: HubProcess) -> None:
     targets = answer(hub, "config", "--json")["targets"]
 
     assert targets[0]["base_url"] == hub.simulator_url
-    assert settings["HUB_GATEWAY_ADDRESS"] == {"value": hub.setting("gateway_address"), "default": False}
+    assert (settings["HUB_GATEWAY_ADDRESS"]["value"], settings["HUB_GATEWAY_ADDRESS"]["default"]) == (
+        hub.setting("gateway_address"),
+        False,
+    )
