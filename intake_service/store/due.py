@@ -110,7 +110,9 @@ def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None
         sa.or_(t.c.next_attempt_at.is_(None), t.c.next_attempt_at <= now),
     )
     nearest = sa.select(t.c.id).where(is_waiting).order_by(t.c.due_at).limit(MOST_MADE_DUE)
-    count = connection.execute(sa.update(t).where(t.c.id.in_(nearest)).values(due_at=now, rings=0)).rowcount
+    # the condition twice: PostgreSQL asks it again, of a row that moved meanwhile, only where it stands beside the list
+    wanted = sa.update(t).where(t.c.id.in_(nearest), is_waiting)
+    count = connection.execute(wanted.values(due_at=now, rings=0)).rowcount
     return [count] * len(items)
 
 
@@ -130,7 +132,7 @@ def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
     waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
     nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
     nearest = sa.select(t.c.id).where(waits).order_by(t.c.due_at).limit(MOST_BROUGHT_NEARER)
-    connection.execute(sa.update(t).where(t.c.id.in_(nearest)).values(nearer))
+    connection.execute(sa.update(t).where(t.c.id.in_(nearest), waits).values(nearer))  # twice, as above
     connection.execute(sa.update(workers).where(workers.c.beat_at > now).values(beat_at=now))
 
 

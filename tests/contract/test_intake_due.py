@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from chassis.clock import SECOND, from_timestamp
-from chassis.testing import TestKeys
+from chassis.testing import TestKeys, eventually
 from intake_service.store import due, tables
 from intake_service.store.due import Round, take_due
 from integrationhub.intake.v1 import intake_pb2 as pb
@@ -312,3 +314,41 @@ async def test_two_schedulers_at_once_ring_for_everything(hub: IntakeUnderTest) 
 
     ids = [request_id for found in rounds for _, request_id in found.rings]
     assert sorted(ids) == sorted(each.id for each in created)
+
+
+@pytest.mark.parametrize("is_after_step_back", [False, True])
+async def test_a_row_that_moves_while_others_are_brought_nearer_is_left_as_it_moved(
+    postgres_url: str, keys: TestKeys, is_after_step_back: bool
+) -> None:
+    ends_at = 4_000_000_000 * SECOND
+    async with running_intake(postgres_url, keys) as hub:
+        ended, claimed, waiting = [(await hub.create(name)).id for name in ("ended", "claimed", "waiting")]
+        then = hub.clock.now()
+        hub.clock.advance(-3600 if is_after_step_back else 0)
+        a_round = Round(gives_up_silent=False, last_at=then, last_monotonic=time.monotonic())
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("UPDATE integration_requests SET due_at = NULL WHERE id = %s", [ended])
+            await other.execute(
+                "UPDATE integration_requests SET leased_by = 'w9', due_at = %s WHERE id = %s", [ends_at, claimed]
+            )
+            moving = asyncio.create_task(
+                hub.store.write(take_due, a_round)
+                if is_after_step_back
+                else hub.store.write(due.everything_due_now, None)
+            )
+            await eventually(lambda: waits_for_a_lock(other))
+            await other.commit()
+        await moving
+        due_at = {row["id"]: row["due_at"] for row in await hub.rows(tables.integration_requests)}
+
+    assert (due_at[ended], due_at[claimed]) == (None, ends_at)
+    assert due_at[waiting] <= hub.clock.now() + 15 * SECOND
+
+
+async def waits_for_a_lock(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether some other session of this database waits for a row of somebody's."""
+    found = await connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    row = await found.fetchone()
+    return row is not None and row[0] > 0
