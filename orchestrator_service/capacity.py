@@ -98,18 +98,10 @@ class TargetCapacity:
         """Take this worker's share of the target: worker `index`, from 0, of so many."""
         whole, rest = divmod(self._target.concurrency, max(workers, 1))
         share = whole + (index < rest)
+        self._refill()
         self.has_peers = workers > 1
         # a worker without a place makes no calls, so its part of the rate belongs to the others
-        rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
-        self._take(share, rate)
-
-    def lose_share(self) -> None:
-        """Begin no call until a share is dealt again."""
-        self._take(0, 0.0)
-
-    def _take(self, share: int, rate: float) -> None:
-        self._refill()
-        self._rate = rate
+        self._rate = self._target.rate_per_second / min(max(workers, 1), self._target.concurrency) if share else 0.0
         if share != self._share:
             self._share = share
             self.calls.set_limit(self.limit)

@@ -1,8 +1,4 @@
-"""The worker's heartbeat: it keeps the leases, and its answer deals each worker its share of every target.
-
-A limit is the hub's, not a process': a worker that arrives beside others, or comes back to them, calls nothing before
-its second beat. By then each of the others has heard of it, and begins no more calls than its new share.
-"""
+"""The worker's heartbeat: it keeps the leases, and its answer deals each worker its share of every target."""
 
 import asyncio
 from collections.abc import Sequence
@@ -48,13 +44,9 @@ class Heartbeat:
         answer = await self._intake.heartbeat(leaving=False)
         if answer.was_given_up and self.live_workers:
             log.warning("Worker was given up; its old leases belong to others", worker_id=self._intake.worker_id)
-        arrives = answer.was_given_up or not self.live_workers
         self.live_workers = answer.live_workers
         for capacity in self._capacities:
-            if arrives and answer.live_workers > 1:
-                capacity.lose_share()
-            else:
-                capacity.set_share(workers=answer.live_workers, index=answer.worker_index)
+            capacity.set_share(workers=answer.live_workers, index=answer.worker_index)
 
     async def _step(self) -> None:
         await self.beat()

@@ -148,31 +148,16 @@ async def test_a_beat_deals_the_shares(parts: Surroundings) -> None:
     parts.intake.live_workers, parts.intake.worker_index = 2, 1
     heartbeat = Heartbeat(parts.intake_client, capacities)
     await heartbeat.beat()
-    await heartbeat.beat()
 
     # worker 1 of 2: 5 // 2 = 2, and the rest of 1 belongs to worker 0
     assert [capacity.limit for capacity in capacities] == [2, 0]
     assert heartbeat.live_workers == 2
 
 
-async def test_a_worker_that_arrives_calls_nothing_before_the_others_have_heard_of_it(parts: Surroundings) -> None:
-    capacity = TargetCapacity(target(concurrency=8))
-    heartbeat = Heartbeat(parts.intake_client, [capacity])
-    limits = []
-    for workers, was_given_up in ((2, True), (2, False), (1, True), (2, True), (2, False)):
-        parts.intake.live_workers, parts.intake.was_given_up = workers, was_given_up
-        await heartbeat.beat()
-        limits.append(capacity.limit)
-
-    # beside another; heard; given up when both were silent, and alone; given up once more, and beside another
-    assert limits == [0, 4, 8, 0, 4]
-
-
 async def test_a_share_that_grows_is_taken_at_the_next_beat(parts: Surroundings) -> None:
     capacity = TargetCapacity(target(concurrency=8))
     heartbeat = Heartbeat(parts.intake_client, [capacity])
     parts.intake.live_workers = 4
-    await heartbeat.beat()
     await heartbeat.beat()
     parts.intake.live_workers = 1
     await heartbeat.beat()
