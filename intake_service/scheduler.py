@@ -78,11 +78,10 @@ class Scheduler:
             return
         if await self._streams.memory_lost():
             waiting = 0
-            is_all = False
-            while not is_all:
-                made_due = await self._store.write(due.everything_due_now, None)
-                waiting += made_due
-                is_all = made_due < due.MOST_MADE_DUE
+            made = due.MadeDue(rows=0, is_full=True)
+            while made.is_full:
+                made = await self._store.write(due.everything_due_now, None)
+                waiting += made.rows
             await self._streams.set_marker()
             if waiting:
                 log.warning("Redis has lost its memory; everything that waits is rung again", waiting=waiting)

@@ -8,6 +8,7 @@ up, but that proof does: it may come late, never early.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from intake_service.events import Event
 from intake_service.integration_request import SECOND, WORKER_SILENCE_SECONDS, expire, next_ring
 from intake_service.store.changes import Change, record
 from intake_service.store.leases import give_up_worker, silent_workers
-from intake_service.store.rows import StoredRequest, lock_requests
+from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
 
@@ -98,22 +99,30 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
     return [found] + [nothing] * (len(items) - 1)
 
 
-def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None]) -> list[int]:
-    """Make waiting rows due, since the streams have lost their memory; gives how many, MOST_MADE_DUE at most.
+class MadeDue(NamedTuple):
+    """How many rows were made due, and whether there may be more."""
 
-    Waits that were promised (retries, lookups) and leases of living workers are left as they are. To be called again
-    until it finds fewer: a million rows at once would outlast the time that a statement may take.
+    rows: int
+    is_full: bool
+
+
+def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None]) -> list[MadeDue]:
+    """Make waiting rows due, since the streams have lost their memory, MOST_MADE_DUE at most, the farthest first.
+
+    Waits that were promised (retries, lookups) and leases of living workers are left as they are. A million rows at
+    once would outlast the time that a statement may take.
     """
     is_waiting = sa.and_(
         t.c.due_at > now,
         t.c.leased_by.is_(None),
         sa.or_(t.c.next_attempt_at.is_(None), t.c.next_attempt_at <= now),
     )
-    nearest = sa.select(t.c.id).where(is_waiting).order_by(t.c.due_at).limit(MOST_MADE_DUE)
-    # the condition twice: PostgreSQL asks it again, of a row that moved meanwhile, only where it stands beside the list
-    wanted = sa.update(t).where(t.c.id.in_(nearest), is_waiting)
-    count = connection.execute(wanted.values(due_at=now, rings=0)).rowcount
-    return [count] * len(items)
+    farthest = sa.select(t.c.id).where(is_waiting).order_by(t.c.due_at.desc()).limit(MOST_MADE_DUE)
+    ids = list(connection.execute(farthest).scalars())
+    # the condition again: a row may have moved meanwhile
+    wanted = sa.update(t).where(among(t.c.id, connection.dialect.name), is_waiting)
+    count = connection.execute(wanted.values(due_at=now, rings=0), listed(ids)).rowcount if ids else 0
+    return [MadeDue(rows=count, is_full=len(ids) == MOST_MADE_DUE)] * len(items)
 
 
 def _keep_over_step(connection: sa.Connection, now: int, step: int) -> None:
@@ -132,7 +141,8 @@ def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
     waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
     nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
     nearest = sa.select(t.c.id).where(waits).order_by(t.c.due_at).limit(MOST_BROUGHT_NEARER)
-    connection.execute(sa.update(t).where(t.c.id.in_(nearest), waits).values(nearer))  # twice, as above
+    # the condition twice: PostgreSQL asks it again, of a row that moved meanwhile, only where it stands beside the list
+    connection.execute(sa.update(t).where(t.c.id.in_(nearest), waits).values(nearer))
     connection.execute(sa.update(workers).where(workers.c.beat_at > now).values(beat_at=now))
 
 
