@@ -192,6 +192,8 @@ class Store:
             )
             results = []
             for part, answer in zip(parts, answers, strict=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, StorageUnavailable | OutcomeNotKnown):
+                    raise answer
                 results += [answer] * len(part) if isinstance(answer, BaseException) else answer
         for result in results:
             if isinstance(result, StorageUnavailable | OutcomeNotKnown):

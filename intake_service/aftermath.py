@@ -80,7 +80,7 @@ class Aftermath:
         _tell_ends([event for answer in answers for event in answer.events])  # poisoned ones
         self._tell_changes(answers, begun_ns)
         for trouble in (answer.trouble for answer in answers if answer.trouble is not None):
-            log.error("Payload not readable", reason=trouble.reason, detail=trouble.message)
+            log.error("Payload not readable", request_id=trouble.metadata["id"], reason=trouble.reason)
 
     def _tell_changes(self, answers: Sequence[ClaimAnswer | ReportAnswer], begun_ns: int) -> None:
         lines = []
