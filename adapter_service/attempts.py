@@ -57,6 +57,7 @@ class Attempts:
     def __init__(self, telemetry: Telemetry, tracing: Tracing) -> None:
         self._duration = telemetry.histogram("external_system_call_duration_ms")
         self._calls = telemetry.counter("external_system_calls_total")
+        self._duplicates = telemetry.counter("duplicates_in_target_total")
         #: By system, operation and outcome: finding a series takes longer than adding to it.
         self._series: dict[tuple[str, str, str], tuple[Histogram, Counter]] = {}
         self._tracing = tracing
@@ -72,6 +73,7 @@ class Attempts:
             outcome = _masked(system, await _deliver(system, delivery, deadline))
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("deliver", system, attempt, span)
+            self._report_duplicates(system, delivery, outcome)
         return attempt
 
     async def lookup(self, system: ExternalSystem, question: Question) -> Attempt[LookupOutcome]:
@@ -88,6 +90,7 @@ class Attempts:
             outcome = _masked(system, await _lookup(system, question, deadline))
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("lookup", system, attempt, span)
+            self._report_duplicates(system, question, outcome)
         return attempt
 
     def _begin(self, system: ExternalSystem, question: Question) -> OpenSpan | None:
@@ -117,6 +120,16 @@ class Attempts:
             outcome=outcome,
             code=getattr(attempt.outcome, "code", ""),
         )
+
+    def _report_duplicates(
+        self, system: ExternalSystem, question: Question, outcome: DeliverOutcome | LookupOutcome
+    ) -> None:
+        """Say that the system holds a request more than once. Which of them is one too many is for people to decide."""
+        if not isinstance(outcome, _GOOD) or outcome.hits < 2:
+            return
+        name = system.target.name
+        self._duplicates.labels(target=name).inc()
+        log.error("Duplicate in target", system=name, external_id=question.external_id, hits=outcome.hits)
 
     def _find(self, name: str, operation: str, outcome: str) -> tuple[Histogram, Counter]:
         calls = self._calls.labels(system=name, operation=operation, outcome=outcome)

@@ -34,6 +34,7 @@ async def build(settings: HubSettings) -> Service:
             for outcome in each
         ],
     )
+    telemetry.start_at_zero("duplicates_in_target_total", [{"target": name} for name in systems])
     tracing = Tracing.from_environment("adapter")
     verifier = TokenVerifier(
         JwksSource(settings.effective_jwks), issuer=settings.jwt_issuer, audience=settings.jwt_audience

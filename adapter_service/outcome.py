@@ -16,6 +16,8 @@ class Delivered:
     """The system has the document."""
 
     response_json: str
+    #: How many it was found to hold, where it had to be asked; more than one are duplicates.
+    hits: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class Found:
 
     response_json: str
     detail: str = ""
+    #: How many it holds; more than one are duplicates.
+    hits: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,12 @@ METRICS = (
             ("system", "operation", "outcome"),
             "Calls to an external system and lookups, by what came of them",
         ),
+        (
+            "duplicates_in_target_total",
+            (ADAPTER,),
+            ("target",),
+            "Times an external system was found to hold a request more than once",
+        ),
         ("rate_limit_open_total", (INTAKE,), (), "Calls let through because the rate limit could not be asked"),
     ),
     # The processes and what runs between them.

@@ -125,7 +125,7 @@ async def settle_conflict(
     except (NotSent, NoAnswer) as error:  # of the lookup: the earlier post may have been applied all the same
         found = NotKnown(detail=error.detail)
     if isinstance(found, Found):
-        return Delivered(response_json=found.response_json)
+        return Delivered(response_json=found.response_json, hits=found.hits)
     if idempotent or isinstance(found, NotKnown):
         return Unknown(code=refusal.code, detail=refusal.detail, response_json=refusal.response_json)
     return refusal

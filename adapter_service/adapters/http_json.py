@@ -11,7 +11,8 @@
 
     answer to a lookup
     200 with a non-empty object or list                 FOUND; but an empty list in `items`, `data` and the like,
-                                                        alone or with paging members, is ABSENT, else NOT_KNOWN
+                                                        alone or with paging members, is ABSENT, else NOT_KNOWN;
+                                                        what such a list holds, or a bare one, are the hits
     404 but with an HTML page, 204                      ABSENT; a page is a web server's word, not the system's
     200 with nothing                                    ABSENT where it says that its length is 0; without a length it
                                                         may have been cut off, and proves nothing
@@ -135,12 +136,20 @@ def classify_lookup(answer: Answer) -> LookupOutcome:
     if not answer.value:
         return Absent(detail=answer.summary)
     wrapped = next((name for name in LIST_MEMBERS if name in answer.value), None)
-    if isinstance(answer.value, list) or wrapped is None or answer.value[wrapped]:
-        return Found(response_json=answer.response_json)
-    beside = {str(name).lower() for name in answer.value} - {wrapped}
-    if beside <= PAGING_MEMBERS:
+    if isinstance(answer.value, list) or wrapped is None:
+        return _found(answer, answer.value)
+    is_list = {str(name).lower() for name in answer.value} - {wrapped} <= PAGING_MEMBERS
+    if answer.value[wrapped]:  # an order's own `items` are its lines
+        return _found(answer, answer.value[wrapped] if is_list else answer.value)
+    if is_list:
         return Absent(detail=answer.summary)
     return NotKnown(detail=f"neither found nor absent: an object with an empty {wrapped}")
+
+
+def _found(answer: Answer, held: object) -> Found:
+    hits = len(held) if isinstance(held, list) else 1
+    detail = f"{hits} documents have this key" if hits > 1 else ""
+    return Found(response_json=answer.response_json, detail=detail, hits=hits)
 
 
 def _check_lookup(target: Target, lookup: str) -> None:

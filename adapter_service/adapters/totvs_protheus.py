@@ -143,9 +143,9 @@ def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     is_single = len(page.items) == 1 and page.hasNext in (False, "false")
     if not ours and not (is_single and key_field not in page.items[0]):
         return NotKnown(detail="the lookup answered with other orders: it does not honour its filter")
-    found = (ours or page.items)[0]
-    detail = f"{len(ours)} orders have this id" if len(ours) > 1 else ""
-    return Found(response_json=answer.keepable(_ENCODER.encode(found).decode()), detail=detail)
+    held = ours or page.items
+    detail = f"{len(held)} orders have this id" if len(held) > 1 else ""
+    return Found(response_json=answer.keepable(_ENCODER.encode(held[0]).decode()), detail=detail, hits=len(held))
 
 
 def _classify_success(answer: Answer, envelope: ErrorEnvelope | None) -> DeliverOutcome:

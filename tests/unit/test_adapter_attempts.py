@@ -10,6 +10,7 @@ import uvloop
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
 from adapter_service.adapters.base import settle_conflict
 from adapter_service.attempts import MAX_LOOKUP_SECONDS, Attempts
@@ -29,6 +30,7 @@ from adapter_service.outcome import (
 )
 from adapter_service.registry import ExternalSystem
 from chassis.http_client import HttpClient, NoAnswer, NotSent
+from chassis.logs import add_bound_fields
 from chassis.targets import Target
 from chassis.telemetry import Telemetry
 from chassis.tracing import Tracing
@@ -50,8 +52,9 @@ class ScriptedAdapter:
 
     url = "http://127.0.0.1:1/orders"
 
-    def __init__(self, act: Callable[[], Awaitable[None]], *, supports_lookup: bool = True) -> None:
+    def __init__(self, act: Callable[[], Awaitable[None]], *, supports_lookup: bool = True, hits: int = 1) -> None:
         self.supports_lookup = supports_lookup
+        self._hits = hits
         self.asked: list[Question] = []
         self.deadlines: list[float] = []
         self._act = act
@@ -64,7 +67,7 @@ class ScriptedAdapter:
     async def lookup(self, question: Question, deadline: float) -> LookupOutcome:
         self._note(question, deadline)
         await self._act()
-        return Found(response_json="{}")
+        return Found(response_json="{}", hits=self._hits)
 
     def _note(self, question: Question, deadline: float) -> None:
         self.asked.append(question)
@@ -187,6 +190,35 @@ async def test_a_call_is_measured() -> None:
 
     labels = {"system": "TotvsProtheus"}
     assert telemetry.registry.get_sample_value("external_system_call_duration_ms_count", labels) == 1
+
+
+@pytest.mark.parametrize(("hits", "duplicates"), [(1, 0), (2, 1), (3, 1)])
+async def test_a_request_that_the_system_holds_twice_is_logged_and_counted(hits: int, duplicates: int) -> None:
+    telemetry = Telemetry("adapter")
+    with capture_logs([add_bound_fields]) as lines:
+        attempt = await Attempts(telemetry, Tracing()).lookup(system_of(ScriptedAdapter(nothing, hits=hits)), DELIVERY)
+
+    assert isinstance(attempt.outcome, Found)
+    said = [line for line in lines if line["event"] == "Duplicate in target"]
+    assert [(x["log_level"], x["system"], x["request_id"], x["external_id"], x["hits"]) for x in said] == [
+        ("error", "TotvsProtheus", "id-1", "e-1", hits)
+    ] * duplicates
+    counted = telemetry.registry.get_sample_value("duplicates_in_target_total", {"target": "TotvsProtheus"})
+    assert (counted or 0) == duplicates
+
+
+async def test_duplicates_that_a_conflict_brings_to_light_are_counted_too() -> None:
+    refusal = Rejected(code="409", detail="conflict")
+
+    class Conflicting(ScriptedAdapter):
+        async def deliver(self, delivery: Delivery, deadline: float) -> DeliverOutcome:
+            return await settle_conflict(self, delivery, refusal, deadline, idempotent=False)
+
+    telemetry = Telemetry("adapter")
+    attempt = await Attempts(telemetry, Tracing()).deliver(system_of(Conflicting(nothing, hits=2)), DELIVERY)
+
+    assert isinstance(attempt.outcome, Delivered)
+    assert telemetry.registry.get_sample_value("duplicates_in_target_total", {"target": "TotvsProtheus"}) == 1
 
 
 def test_a_call_shorter_than_a_millisecond_is_measured_by_what_it_took() -> None:

@@ -106,6 +106,38 @@ def test_a_lookup_has_its_outcome(status: int, body: Any, outcome: type) -> None
     assert type(classify_lookup(answer(status, body))) is outcome
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"id": 1}, {"id": 2}],
+        {"items": [{"id": 1}, {"id": 2}]},
+        {"data": [{"id": 1}, {"id": 2}], "total": 2, "hasNext": False},
+    ],
+)
+def test_a_document_held_twice_is_said_so(body: Any) -> None:
+    outcome = classify_lookup(answer(200, body))
+
+    assert isinstance(outcome, Found)
+    assert (outcome.hits, outcome.detail) == (2, "2 documents have this key")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": 1},
+        [{"id": 1}],
+        {"items": [{"id": 1}], "total": 1},
+        {"data": {"id": 1, "lines": [1, 2]}},
+        {"id": 1, "items": [{"line": 1}, {"line": 2}]},
+    ],
+)
+def test_one_document_is_no_duplicate_however_many_lines_it_has(body: Any) -> None:
+    outcome = classify_lookup(answer(200, body))
+
+    assert isinstance(outcome, Found)
+    assert (outcome.hits, outcome.detail) == (1, "")
+
+
 def test_an_answer_that_ends_with_its_head_and_names_no_length_proves_no_absence() -> None:
     cut_off = read_answer(HttpAnswer(status=200, headers=CIMultiDict(), body=b"", is_complete=True))
 

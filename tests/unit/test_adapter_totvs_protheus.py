@@ -213,4 +213,15 @@ def test_an_order_held_twice_is_said_so() -> None:
     outcome = classify_lookup(answer(200, {"items": [{"integrationId": KEY}] * 2}), "integrationId", KEY)
 
     assert isinstance(outcome, Found)
-    assert outcome.detail == "2 orders have this id"
+    assert (outcome.hits, outcome.detail) == (2, "2 orders have this id")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [[{"protheusOrderId": "PRO-1"}], [{"integrationId": KEY}], [{"integrationId": KEY}, {"integrationId": "other"}]],
+)
+def test_an_order_held_once_is_no_duplicate(items: list[dict[str, str]]) -> None:
+    outcome = classify_lookup(answer(200, {"items": items, "hasNext": False}), "integrationId", KEY)
+
+    assert isinstance(outcome, Found)
+    assert (outcome.hits, outcome.detail) == (1, "")

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from chassis.testing import free_port
 from integrationhub.adapter.v1 import adapter_pb2 as pb
@@ -134,6 +135,26 @@ async def test_a_found_protheus_order_is_given_as_protheus_holds_it(protheus: Sy
     found = json.loads((await protheus.lookup("id-1")).response_json)
 
     assert (found["protheusOrderId"], found["integrationId"]) == ("PRO-000001", "id-1")
+
+
+async def test_an_order_that_protheus_holds_twice_is_found_and_said_so(protheus: System) -> None:
+    for _ in range(2):
+        await protheus.deliver(integration_request_id="id-1")
+    with capture_logs() as lines:
+        response = await protheus.lookup("id-1")
+
+    assert (response.outcome, response.detail) == (FOUND, "2 orders have this id")
+    assert [line["hits"] for line in lines if line["event"] == "Duplicate in target"] == [2]
+    assert len(await protheus.orders()) == 2
+
+
+async def test_a_document_that_a_system_lists_twice_is_found_and_said_so(orders_api: System) -> None:
+    await orders_api.fault("status", match="lookup", status=200, body='[{"id":"ORD-1"},{"id":"ORD-2"}]')
+    with capture_logs() as lines:
+        response = await orders_api.lookup("id-1")
+
+    assert (response.outcome, response.detail) == (FOUND, "2 documents have this key")
+    assert [line["hits"] for line in lines if line["event"] == "Duplicate in target"] == [2]
 
 
 async def test_a_conflict_about_an_earlier_post_is_settled_by_the_lookup(orders_api: System) -> None:
