@@ -165,12 +165,15 @@ def span_name(target: str) -> str:
 async def _deliver(system: ExternalSystem, delivery: Delivery, deadline: float) -> DeliverOutcome:
     try:
         return await system.adapter.deliver(delivery, deadline)
-    except NotSent as error:
+    except CredentialsRefused as error:
         return Unavailable(
             detail=error.detail,
+            code=error.code,
             retry_after_seconds=error.retry_after_seconds,
-            credentials_refused=isinstance(error, CredentialsRefused),
+            credentials_refused=True,
         )
+    except NotSent as error:
+        return Unavailable(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
     except NoAnswer as error:
         return Unknown(detail=error.detail, timed_out=error.timed_out)
     except Exception:  # a bug in an adapter must not pass for "nothing was sent"
@@ -181,6 +184,8 @@ async def _deliver(system: ExternalSystem, delivery: Delivery, deadline: float) 
 async def _lookup(system: ExternalSystem, question: Question, deadline: float) -> LookupOutcome:
     try:
         return await system.adapter.lookup(question, deadline)
+    except CredentialsRefused as error:
+        return NotKnown(detail=error.detail, code=error.code, retry_after_seconds=error.retry_after_seconds)
     except NotSent as error:
         return NotKnown(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
     except NoAnswer as error:

@@ -26,10 +26,24 @@ DEFAULT_LIFE_SECONDS = 3600.0
 EARLY_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
+BY_TOKEN_ENDPOINT = "credentials refused by the token endpoint"
 
 
 class CredentialsRefused(NotSent):
     """The system, or its token endpoint, does not take our credentials; nothing was applied."""
+
+    def __init__(self, detail: str, *, code: str, retry_after_seconds: float) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        #: The HTTP status that said so.
+        self.code = code
+
+
+def refusal(
+    system: str, code: str, detail: str = "credentials refused", pause_seconds: float = FIRST_PAUSE_SECONDS
+) -> CredentialsRefused:
+    """Say in the log that an answer refused our credentials; gives what to raise."""
+    log.error("Credentials refused", system=system, code=code, pause_seconds=pause_seconds)
+    return CredentialsRefused(detail, code=code, retry_after_seconds=pause_seconds)
 
 
 class Credentials(Protocol):
@@ -102,9 +116,9 @@ class FixedHeader:
         try:
             self.read_secrets()
         except ConfigurationError as error:
-            raise CredentialsRefused(f"credentials refused: {error.message}") from error
+            raise refusal(self._target.name, "401", f"credentials refused: {error.message}") from error
         if self._header == refused:
-            raise CredentialsRefused("credentials refused", retry_after_seconds=FIRST_PAUSE_SECONDS)
+            raise refusal(self._target.name, "401")
         return self._header
 
     async def stop(self) -> None:
@@ -128,6 +142,8 @@ class OAuth2:
         self._fetching: asyncio.Task[str] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._paused_until = 0.0
+        #: The HTTP status of the token endpoint's last refusal.
+        self._refusal_code = ""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -163,7 +179,7 @@ class OAuth2:
     async def _fetch_once(self, deadline: float) -> str:
         pause = self._paused_until - asyncio.get_running_loop().time()
         if pause > 0:
-            raise CredentialsRefused("credentials refused by the token endpoint", retry_after_seconds=pause)
+            raise CredentialsRefused(BY_TOKEN_ENDPOINT, code=self._refusal_code, retry_after_seconds=pause)
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
             self._fetching.add_done_callback(self._fetched)
@@ -192,18 +208,18 @@ class OAuth2:
         except (NotSent, NoAnswer) as error:
             raise NotSent(f"the token endpoint gave no token: {error.detail}") from error
         if answer.status in (400, 401, 403):
-            raise self._refuse(now)
+            raise self._refuse(now, answer.status)
         token, life_seconds = _read_token(answer)
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._renew_at = now + life_seconds - min(EARLY_SECONDS, life_seconds / 10)
         self._header = f"Bearer {token}"
         return self._header
 
-    def _refuse(self, now: float) -> CredentialsRefused:
+    def _refuse(self, now: float, status: int) -> CredentialsRefused:
         pause, self._pause_seconds = self._pause_seconds, min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
         self._paused_until = now + pause
-        log.error("Credentials refused", system=self._target.name, pause_seconds=pause)
-        return CredentialsRefused("credentials refused by the token endpoint", retry_after_seconds=pause)
+        self._refusal_code = str(status)
+        return refusal(self._target.name, self._refusal_code, BY_TOKEN_ENDPOINT, pause)
 
     def _reread_secrets(self) -> None:
         try:

@@ -6,7 +6,7 @@ A call is sent once. Only a 401, which was certainly not applied, is followed by
 from collections.abc import Mapping
 
 from adapter_service.answers import Answer, read_answer
-from adapter_service.auth import FIRST_PAUSE_SECONDS, Credentials, CredentialsRefused
+from adapter_service.auth import Credentials, refusal
 from adapter_service.delivery import Delivery, Question
 from chassis.correlation import HEADER, TRACEPARENT
 from chassis.http_client import HttpClient
@@ -17,7 +17,8 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 class TargetCalls:
     """What an adapter calls its system with."""
 
-    def __init__(self, http: HttpClient, credentials: Credentials) -> None:
+    def __init__(self, system: str, http: HttpClient, credentials: Credentials) -> None:
+        self._system = system
         self._http = http
         self._credentials = credentials
 
@@ -63,7 +64,7 @@ class TargetCalls:
             headers["Authorization"] = await self._credentials.renewed(authorization, deadline)
             answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
             if answer.status == 401:
-                raise CredentialsRefused("credentials refused", retry_after_seconds=FIRST_PAUSE_SECONDS)
+                raise refusal(self._system, "401")
         return read_answer(answer, self._credentials.secrets)
 
 

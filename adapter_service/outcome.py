@@ -82,9 +82,10 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotKnown:
-    """The lookup failed, or its answer says neither."""
+    """The lookup failed, or its answer says neither; `code` is the HTTP status where one tells why."""
 
     detail: str
+    code: str = ""
     retry_after_seconds: float | None = None
 
 

@@ -71,7 +71,7 @@ def build_system(target: Target, folder: Path) -> ExternalSystem:
     """Make one system; secret files are found from `folder`. Raises: ConfigurationError."""
     build = find_adapter(target)
     http = HttpClient()
-    calls = TargetCalls(http, make_credentials(target, http, folder))
+    calls = TargetCalls(target.name, http, make_credentials(target, http, folder))
     return ExternalSystem(
         target=target,
         adapter=build(target, calls),

@@ -112,6 +112,11 @@ def throttled(answer: Answer, code: str, detail: str) -> Throttled:
     )
 
 
+def not_known(answer: Answer) -> NotKnown:
+    """An answer to a lookup that says neither."""
+    return NotKnown(detail=answer.summary, code=str(answer.status), retry_after_seconds=answer.retry_after_seconds)
+
+
 async def settle_conflict(
     adapter: Adapter, delivery: Delivery, refusal: Rejected, deadline: float, *, idempotent: bool
 ) -> DeliverOutcome:

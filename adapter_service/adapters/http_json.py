@@ -32,6 +32,7 @@ from adapter_service.adapters.base import (
     check_member_name,
     check_option,
     join_url,
+    not_known,
     read_options,
     says_error,
     settle_conflict,
@@ -132,7 +133,7 @@ def classify_lookup(answer: Answer) -> LookupOutcome:
     if answer.status == 200 and answer.is_empty:
         return Absent(detail=answer.summary)
     if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer):
-        return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
+        return not_known(answer)
     if not answer.value:
         return Absent(detail=answer.summary)
     wrapped = next((name for name in LIST_MEMBERS if name in answer.value), None)

@@ -25,6 +25,7 @@ from adapter_service.adapters.base import (
     check_member_name,
     check_option,
     join_url,
+    not_known,
     read_options,
     says_error,
     settle_conflict,
@@ -131,7 +132,7 @@ def classify(answer: Answer) -> DeliverOutcome:
 def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     """Say what an answer to a lookup means; orders that are not ours prove that the filter was not honoured."""
     if answer.status != 200 or not answer.is_json or says_error(answer):
-        return NotKnown(detail=answer.summary, retry_after_seconds=answer.retry_after_seconds)
+        return not_known(answer)
     try:
         page = _PAGE.decode(answer.text)
     except msgspec.DecodeError:

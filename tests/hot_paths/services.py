@@ -191,7 +191,7 @@ def adapter(folder: Path) -> Round:
     """Deliveries that arrive in one call, from the message to the answer's, without the HTTP call itself."""
     telemetry = Telemetry("adapter")
     http = AnsweringHttp()
-    calls = TargetCalls(http, make_credentials(TARGET, http, folder))
+    calls = TargetCalls(TARGET.name, http, make_credentials(TARGET, http, folder))
     system = ExternalSystem(target=TARGET, adapter=find_adapter(TARGET)(TARGET, calls), calls=calls, http=http)
     servicer = AdapterServicer({TARGET.name: system}, Attempts(telemetry, Tracing()), telemetry)
     request = adapter_pb2.DeliverBatchRequest(

@@ -88,7 +88,7 @@ def raising(error: Exception) -> Callable[[], Awaitable[None]]:
 def system_of(adapter: ScriptedAdapter, *, timeout_seconds: float = 60) -> ExternalSystem:
     target = Target(adapter="x", base_url="http://127.0.0.1:1", name="TotvsProtheus", timeout_seconds=timeout_seconds)
     http = HttpClient()
-    calls = TargetCalls(http, FixedHeader(target, Path()))
+    calls = TargetCalls(target.name, http, FixedHeader(target, Path()))
     return ExternalSystem(target=target, adapter=adapter, calls=calls, http=http)
 
 

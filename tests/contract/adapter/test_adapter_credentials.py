@@ -1,10 +1,12 @@
 """Credentials: renewed once for all who wait, never the partner's trouble, never tried until the account is locked."""
 
 import asyncio
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from chassis.testing import eventually
 from integrationhub.adapter.v1 import adapter_pb2 as pb
@@ -138,6 +140,72 @@ async def test_a_refused_fixed_token_is_our_trouble(protheus: System) -> None:
     assert response.credentials_refused
 
 
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"kind": "none"},
+        {"kind": "bearer", "token": "env:ORDERS_TOKEN"},
+        {"kind": "basic", "username": "hub", "password": "env:ORDERS_PASSWORD"},
+    ],
+    ids=lambda auth: auth["kind"],
+)
+async def test_the_log_says_that_a_target_refuses_our_credentials(orders_api: System, auth: dict[str, str]) -> None:
+    orders_api.extra["auth"] = auth
+    await orders_api.fault("status", status=401, times=None)
+    with capture_logs() as lines:
+        response = await orders_api.deliver()
+
+    assert response.code == "401"
+    assert said(lines) == [
+        ("Credentials refused", "error", "OrdersApi", "401"),
+        ("External system called", "warning", "OrdersApi", "401"),
+    ]
+
+
+async def test_the_log_says_that_a_new_token_is_refused_as_well(oauth2: System) -> None:
+    await oauth2.fault("status", status=401, times=None)
+    with capture_logs() as lines:
+        await oauth2.deliver()
+
+    assert said(lines) == [
+        ("Credentials refused", "error", "TotvsProtheus", "401"),
+        ("External system called", "warning", "TotvsProtheus", "401"),
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_the_log_says_how_a_token_endpoint_refuses_us_once_for_all_calls(oauth2: System, status: int) -> None:
+    await oauth2.fault("status", match="token", status=status, times=None)
+    with capture_logs() as lines:
+        await deliver_many(oauth2)
+        await oauth2.deliver()
+
+    assert said(lines).count(("Credentials refused", "error", "TotvsProtheus", str(status))) == 1
+    calls = ("External system called", "warning", "TotvsProtheus", str(status))
+    assert said(lines).count(calls) == CALLS + 1 == len(said(lines)) - 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_the_log_says_that_a_lookup_was_refused(orders_api: System, status: int) -> None:
+    await orders_api.fault("status", match="lookup", status=status, times=None)
+    with capture_logs() as lines:
+        response = await orders_api.lookup("id-1")
+
+    assert response.outcome == pb.LOOKUP_OUTCOME_NOT_KNOWN
+    assert said(lines)[-1] == ("External system called", "warning", "OrdersApi", str(status))
+
+
+async def test_a_token_file_that_is_gone_when_it_is_refused_pauses_the_target(protheus: System, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old-token")
+    protheus.extra["auth"] = {"kind": "bearer", "token": "file:token"}
+    await protheus.started()
+    (tmp_path / "token").unlink()
+
+    response = await protheus.deliver()
+
+    assert (response.credentials_refused, response.retry_after.ToSeconds()) == (True, 60)
+
+
 async def test_a_token_file_that_was_rotated_is_read_again(protheus: System, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("old-token")
     protheus.extra["auth"] = {"kind": "bearer", "token": "file:token"}
@@ -159,3 +227,9 @@ async def test_an_echo_of_the_token_is_not_kept(protheus: System) -> None:
     response = await protheus.deliver()
 
     assert TOKEN not in response.response_json + response.detail
+
+
+def said(lines: list[MutableMapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """What the log says of credentials and calls: event, level, system, code."""
+    wanted = ("Credentials refused", "External system called")
+    return [(x["event"], x["log_level"], x["system"], x["code"]) for x in lines if x["event"] in wanted]
