@@ -1,7 +1,8 @@
 """How calls to a target prove who they are: the Authorization header, its renewal, and what to do when it is refused.
 
 Trouble with credentials is ours, not the partner's: it ends in NotSent with a pause for the whole target, so that no
-request fails for it and a wrong password is not tried until the account is locked.
+request fails for it and a wrong password is not tried until the account is locked. A certificate that is not trusted is
+the same trouble from the other side: the system's credentials, which we do not take.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from chassis.errors import ConfigurationError
-from chassis.http_client import HttpAnswer, HttpClient, NoAnswer, NotSent
+from chassis.http_client import CertificateNotTrusted, HttpAnswer, HttpClient, NoAnswer, NotSent
 from chassis.logs import get_logger
 from chassis.secret_refs import read_secret
 from chassis.targets import Auth, Target
@@ -30,11 +31,11 @@ BY_TOKEN_ENDPOINT = "credentials refused by the token endpoint"
 
 
 class CredentialsRefused(NotSent):
-    """The system, or its token endpoint, does not take our credentials; nothing was applied."""
+    """The system, or its token endpoint, does not take our credentials, or we not its own; nothing was applied."""
 
     def __init__(self, detail: str, *, code: str, retry_after_seconds: float) -> None:
         super().__init__(detail, retry_after_seconds=retry_after_seconds)
-        #: The HTTP status that said so.
+        #: The HTTP status that said so; '' for a certificate.
         self.code = code
 
 
@@ -44,6 +45,12 @@ def refusal(
     """Say in the log that an answer refused our credentials; gives what to raise."""
     log.error("Credentials refused", system=system, code=code, pause_seconds=pause_seconds)
     return CredentialsRefused(detail, code=code, retry_after_seconds=pause_seconds)
+
+
+def distrust(system: str, detail: str) -> CredentialsRefused:
+    """Say in the log that a certificate is not accepted; gives what to raise."""
+    log.error("Certificate not trusted", system=system, detail=detail, pause_seconds=FIRST_PAUSE_SECONDS)
+    return CredentialsRefused(detail, code="", retry_after_seconds=FIRST_PAUSE_SECONDS)
 
 
 class Credentials(Protocol):
@@ -205,6 +212,8 @@ class OAuth2:
                 body=urlencode(self._form).encode(),
                 deadline=now + TOKEN_CALL_SECONDS,
             )
+        except CertificateNotTrusted as error:
+            raise distrust(self._target.name, f"the token endpoint gave no token: {error.detail}") from error
         except (NotSent, NoAnswer) as error:
             raise NotSent(f"the token endpoint gave no token: {error.detail}") from error
         if answer.status in (400, 401, 403):

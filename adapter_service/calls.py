@@ -6,10 +6,10 @@ A call is sent once. Only a 401, which was certainly not applied, is followed by
 from collections.abc import Mapping
 
 from adapter_service.answers import Answer, read_answer
-from adapter_service.auth import Credentials, refusal
+from adapter_service.auth import Credentials, distrust, refusal
 from adapter_service.delivery import Delivery, Question
 from chassis.correlation import HEADER, TRACEPARENT
-from chassis.http_client import HttpClient
+from chassis.http_client import CertificateNotTrusted, HttpClient
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
@@ -59,12 +59,15 @@ class TargetCalls:
         authorization = await self._credentials.header(deadline)
         if authorization:
             headers["Authorization"] = authorization
-        answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
-        if answer.status == 401:
-            headers["Authorization"] = await self._credentials.renewed(authorization, deadline)
+        try:
             answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
             if answer.status == 401:
-                raise refusal(self._system, "401")
+                headers["Authorization"] = await self._credentials.renewed(authorization, deadline)
+                answer = await self._http.send(method, url, headers=headers, deadline=deadline, body=body)
+        except CertificateNotTrusted as error:
+            raise distrust(self._system, error.detail) from error
+        if answer.status == 401:
+            raise refusal(self._system, "401")
         return read_answer(answer, self._credentials.secrets)
 
 

@@ -37,6 +37,7 @@ class Unavailable:
     code: str = ""
     retry_after_seconds: float | None = None
     response_json: str = ""
+    #: The system does not take our credentials, or we not its certificate: no fault of the request.
     credentials_refused: bool = False
 
 

@@ -49,6 +49,10 @@ class NotSent(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class CertificateNotTrusted(NotSent):
+    """The system's certificate is not accepted, so that nothing was sent."""
+
+
 class NoAnswer(Exception):
     """It was sent, at least in part, and no complete answer came: it may have been applied."""
 
@@ -99,7 +103,7 @@ class HttpClient:
         `deadline` is an instant of the event loop's clock and covers everything, connecting included.
         A call without a body (a GET) may be repeated once, on a connection that turns out to be closed.
 
-        Raises: NotSent; NoAnswer.
+        Raises: NotSent, CertificateNotTrusted among it; NoAnswer.
         """
         assert self._connector is not None, "the client was not started"
         exchange = _Exchange(self._connector)
@@ -115,7 +119,7 @@ class HttpClient:
         # TimeoutError is an OSError
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             if not exchange.has_begun:
-                raise NotSent(_why_not_sent(error)) from error
+                raise _not_sent(error) from error
             timed_out = isinstance(error, TimeoutError)
             detail = "no complete answer in time" if timed_out else "the connection ended without a complete answer"
             raise NoAnswer(detail, timed_out=timed_out) from error
@@ -212,20 +216,21 @@ async def _read(payload: aiohttp.StreamReader) -> tuple[bytes, bool]:
     return b"".join(chunks), True
 
 
-def _why_not_sent(error: Exception) -> str:
+def _not_sent(error: Exception) -> NotSent:
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return f"the certificate of {error.host}:{error.port} is not accepted: {_reason(error.certificate_error)}"
+            reason = _reason(error.certificate_error)
+            return CertificateNotTrusted(f"the certificate of {error.host}:{error.port} is not accepted: {reason}")
         case aiohttp.ClientConnectorSSLError():
-            return f"no TLS connection to {error.host}:{error.port}: {_reason(error.os_error)}"
+            return NotSent(f"no TLS connection to {error.host}:{error.port}: {_reason(error.os_error)}")
         case aiohttp.ClientConnectorDNSError():
-            return f"the host {error.host} has no address"
+            return NotSent(f"the host {error.host} has no address")
         case aiohttp.ClientConnectorError():
-            return f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}"
+            return NotSent(f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}")
         case TimeoutError():
-            return "no connection in time"
+            return NotSent("no connection in time")
         case _:
-            return f"the call could not be made ({type(error).__name__})"
+            return NotSent(f"the call could not be made ({type(error).__name__})")
 
 
 def _reason(error: Exception) -> str:

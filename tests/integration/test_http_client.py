@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from chassis.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, NoAnswer, NotSent
+from chassis.http_client import MAX_BODY_BYTES, CertificateNotTrusted, HttpAnswer, HttpClient, NoAnswer, NotSent
 from chassis.testing import eventually
 from tests.bad_server import OK, Server, answering, silent
 
@@ -271,7 +271,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_named(
     client: HttpClient, server: Server, tmp_path: Path
 ) -> None:
     async with server.run(answering(server, OK), tls=self_signed(tmp_path)):
-        with pytest.raises(NotSent, match=r"certificate of 127\.0\.0\.1"):
+        with pytest.raises(CertificateNotTrusted, match=r"certificate of 127\.0\.0\.1"):
             await send(client, server, origin="https://127.0.0.1")
 
     assert server.heads == []

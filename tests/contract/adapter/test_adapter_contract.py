@@ -147,6 +147,7 @@ async def test_a_failed_tls_handshake_is_certainly_not_applied(system: System) -
     response = await system.deliver()
 
     assert (response.outcome, await system.posts()) == (UNAVAILABLE, [])
+    assert not response.credentials_refused  # a certificate was never seen
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(429, THROTTLED), (503, UNAVAILABLE)])

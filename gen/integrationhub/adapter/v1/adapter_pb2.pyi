@@ -163,8 +163,8 @@ class DeliverResponse(_message.Message):
     timed_out: _builtins.bool
     """With UNKNOWN: the attempt ran into the target's timeout."""
     credentials_refused: _builtins.bool
-    """With UNAVAILABLE: the system does not take the hub's own credentials. It is no fault of the request, so that no
-    attempt is spent.
+    """With UNAVAILABLE: the system does not take the hub's own credentials, or the hub not the system's certificate. It is
+    no fault of the request, so that no attempt is spent.
     """
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
