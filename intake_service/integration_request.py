@@ -195,16 +195,16 @@ def claimable(standing: Standing, worker_id: str, now: int) -> Claimable:
     """Say whether a worker may have the lease.
 
     The worker that holds it already may take it again: its own answer was lost, and it never asks for what it works on.
+    Nobody else may before the scheduler has taken the lease, though it is over: it knows when nobody could report.
     """
     if standing.status.is_terminal:
         return Claimable.NOT_AVAILABLE
-    is_held = standing.leased_by is not None and (standing.due_at is None or standing.due_at > now)
+    is_held = standing.leased_by is not None
     if is_held and standing.leased_by != worker_id:
         return Claimable.NOT_AVAILABLE
     if standing.next_attempt_at is not None and standing.next_attempt_at > now:
         return Claimable.NOT_AVAILABLE
-    is_again = is_held and standing.leased_by == worker_id
-    return Claimable.POISONED if standing.claims >= MAX_CLAIMS and not is_again else Claimable.GRANTED
+    return Claimable.POISONED if standing.claims >= MAX_CLAIMS and not is_held else Claimable.GRANTED
 
 
 def claim(standing: Standing, worker_id: str, now: int, sending: Sending | None = None) -> Standing:

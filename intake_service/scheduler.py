@@ -20,10 +20,14 @@ log = get_logger()
 
 PERIOD_SECONDS = 0.25
 MARKER_SECONDS = 1.0
-#: After a pause of this process or its database no worker could beat: give them time before they are given up. A beat
-#: that hung in the pause ends after 4 s, and the next is at most 5 s away.
+#: Rounds that lie farther apart: this process or its database was away, and no worker could beat or report.
 PAUSE_SECONDS = 5.0
+#: From then on, as from a start, workers are given time before they are given up. A beat that hung in the pause ends
+#: after 4 s, and the next is at most 5 s away.
 MERCY_SECONDS = 10.0
+#: And whoever lives is given time to report before a lease that is over is taken. A report that hung ends after 10 s,
+#: and the next is at most 5 s away.
+REPORT_MERCY_SECONDS = 20.0
 
 
 class Scheduler:
@@ -35,10 +39,9 @@ class Scheduler:
         self._relay = relay
         self._rings = telemetry.counter("due_rings_total")
         self._looked_for_marker_at = 0.0
-        self._last_round_at = time.monotonic()
-        #: The database's clock in the last round, and an instant of our own not later than it.
-        self._last_reading: tuple[int | None, float] = (None, 0.0)
-        self._merciful_until = time.monotonic() + MERCY_SECONDS
+        #: The database's clock in the last round, and the instant of our own at which that was begun.
+        self._last_reading: tuple[int | None, float] = (None, time.monotonic())
+        self._resumed_at = time.monotonic()
         self._loop = Loop(self._step, name="scheduler")
 
     async def start(self) -> None:
@@ -59,13 +62,18 @@ class Scheduler:
     async def ring_due(self) -> due.Due:
         """Ring once for what is due now. Raises: StorageUnavailable."""
         now = time.monotonic()
-        if now - self._last_round_at > PAUSE_SECONDS:
-            self._merciful_until = now + MERCY_SECONDS
         last_at, last_monotonic = self._last_reading
-        wanted = due.Round(gives_up_silent=now >= self._merciful_until, last_at=last_at, last_monotonic=last_monotonic)
+        if now - last_monotonic > PAUSE_SECONDS:
+            self._resumed_at = now
+        wanted = due.Round(
+            gives_up_silent=now - self._resumed_at >= MERCY_SECONDS,
+            ends_leases=now - self._resumed_at >= REPORT_MERCY_SECONDS,
+            stands_until=now + PAUSE_SECONDS,
+            last_at=last_at,
+            last_monotonic=last_monotonic,
+        )
         found: due.Due = await self._store.write(due.take_due, wanted)
         self._last_reading = (found.at, now)
-        self._last_round_at = time.monotonic()
         if found.step:
             log.warning("The database's clock was set", seconds=found.step / SECOND)
         self._relay.ring(found.rings)

@@ -213,7 +213,7 @@ class IntakeUnderTest:
 
     async def due(self) -> Due:
         """Do one round of the scheduler, silent workers included."""
-        found: Due = await self.store.write(take_due, Round(gives_up_silent=True))
+        found: Due = await self.store.write(take_due, Round(gives_up_silent=True, ends_leases=True))
         return found
 
     async def rows(self, table: sa.Table) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ and the moment at which "absent" becomes a proof moves with it. After a step bac
 up, but that proof does: it may come late, never early.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MOST_BROUGHT_NEARER = 50_000
 #: Rows that are made due in one transaction.
 MOST_MADE_DUE = 10_000
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
+_DUE_AND_FREE = _DUE.where(t.c.leased_by.is_(None))
 _PUSH = ManyRows(
     t,
     ("due_at", "id", "version"),
@@ -42,9 +44,13 @@ _PUSH = ManyRows(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """A scheduler's wish for a round: whether silent workers are given up, and how it knows a step of the clock."""
+    """A scheduler's wish for a round: which leases are taken, and how it knows a step of the clock."""
 
     gives_up_silent: bool
+    #: Whether a lease that is over is taken though its worker lives.
+    ends_leases: bool
+    #: On its own monotonic clock: a round that comes later was kept waiting, as all workers may have been.
+    stands_until: float = math.inf
     #: The database's clock in its last round, and its own monotonic clock not later than that.
     last_at: int | None = None
     last_monotonic: float = 0.0
@@ -82,9 +88,12 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
         _keep_over_step(connection, now, step)
     elif step < 0:
         _bring_nearer(connection, now, -step)
-    for worker_id in silent_workers(connection, now) if all(item.gives_up_silent for item in items) else ():
+    is_in_time = all(time.monotonic() <= item.stands_until for item in items)
+    gives_up_silent = is_in_time and all(item.gives_up_silent for item in items)
+    for worker_id in silent_workers(connection, now) if gives_up_silent else ():
         give_up_worker(connection, now, worker_id)
-    ids = list(connection.execute(_DUE, {"b_now": now}).scalars())
+    ends_leases = is_in_time and all(item.ends_leases for item in items)
+    ids = list(connection.execute(_DUE if ends_leases else _DUE_AND_FREE, {"b_now": now}).scalars())
     requests = lock_requests(connection, ids, skip_locked=True).values() if ids else []
     still_due = [r for r in requests if r.standing.due_at is not None and r.standing.due_at <= now]
     overdue = [r for r in still_due if r.standing.leased_by is not None]

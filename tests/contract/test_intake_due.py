@@ -116,7 +116,7 @@ async def test_silent_workers_are_spared_after_a_pause_of_the_hub_itself(hub: In
     lease = await hub.lease((await hub.create()).id)
     hub.clock.advance(60)
 
-    found = await hub.store.write(take_due, Round(gives_up_silent=False))
+    found = await hub.store.write(take_due, Round(gives_up_silent=False, ends_leases=False))
 
     assert found.rings == []
     assert await hub.report(lease, sending=sending()) == "ACCEPTED"
@@ -131,7 +131,7 @@ async def test_a_step_of_the_clock_takes_no_lease_and_makes_no_proof(hub: Intake
     before = hub.clock.now()
     hub.clock.advance(3600)  # at once: no time has passed for anybody else
 
-    step = Round(gives_up_silent=True, last_at=before, last_monotonic=time.monotonic())
+    step = Round(gives_up_silent=True, ends_leases=True, last_at=before, last_monotonic=time.monotonic())
     found = await hub.store.write(take_due, step)
     doubt = await hub.report(lease, in_doubt=in_doubt(0))
     again = await hub.lease(lease.integration_request.id, "w2")
@@ -177,7 +177,7 @@ async def test_time_that_has_passed_is_no_step(hub: IntakeUnderTest) -> None:
     before = hub.clock.now()
     hub.clock.advance(3600)
 
-    an_hour = Round(gives_up_silent=True, last_at=before, last_monotonic=time.monotonic() - 3600)
+    an_hour = Round(gives_up_silent=True, ends_leases=True, last_at=before, last_monotonic=time.monotonic() - 3600)
     found = await hub.store.write(take_due, an_hour)
 
     assert [request_id for _, request_id in found.rings] == [lease.integration_request.id]
@@ -326,7 +326,7 @@ async def test_a_row_that_moves_while_others_are_brought_nearer_is_left_as_it_mo
         ended, claimed, waiting = [(await hub.create(name)).id for name in ("ended", "claimed", "waiting")]
         then = hub.clock.now()
         hub.clock.advance(-3600 if is_after_step_back else 0)
-        a_round = Round(gives_up_silent=False, last_at=then, last_monotonic=time.monotonic())
+        a_round = Round(gives_up_silent=False, ends_leases=False, last_at=then, last_monotonic=time.monotonic())
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("UPDATE integration_requests SET due_at = NULL WHERE id = %s", [ended])
             await other.execute(

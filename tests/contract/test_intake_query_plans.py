@@ -99,7 +99,7 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     )
     yield "beat", write(leases.beat, leases.Beat(worker_id="w1", leaving=False))
     yield "leave", write(leases.beat, leases.Beat(worker_id="w1", leaving=True))
-    yield "due", write(due.take_due, due.Round(gives_up_silent=True))
+    yield "due", write(due.take_due, due.Round(gives_up_silent=True, ends_leases=True))
     yield "everything due", write(due.everything_due_now, None)
     decision = dead_letters.Settle(dead_letter_id=letter_id, state="discarded", operator="o", reason="r")
     yield "discard", write(dead_letters.settle_dead_letters, decision)

@@ -95,8 +95,8 @@ def test_there_is_no_path_that_the_table_does_not_have() -> None:
         (standing(RECEIVED), "w1", Claimable.GRANTED),
         (standing(PROCESSING), "w2", Claimable.NOT_AVAILABLE),  # held by w1
         (standing(PROCESSING), "w1", Claimable.GRANTED),  # its own answer was lost
-        (standing(PROCESSING, due_at=NOW), "w2", Claimable.GRANTED),  # the lease ends at due_at, this very instant
-        (standing(PROCESSING, due_at=NOW + 1), "w2", Claimable.NOT_AVAILABLE),
+        (standing(PROCESSING, due_at=NOW), "w2", Claimable.NOT_AVAILABLE),  # it is over, and not taken yet
+        (standing(PROCESSING, due_at=NOW), "w1", Claimable.GRANTED),
         (standing(PROCESSING, leased_by=None), "w2", Claimable.GRANTED),  # given back
         (standing(WAITING), "w2", Claimable.NOT_AVAILABLE),
         (standing(WAITING, leased_by=None, next_attempt_at=NOW + 1), "w2", Claimable.NOT_AVAILABLE),  # not due yet
