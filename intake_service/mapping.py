@@ -43,6 +43,7 @@ _CLAIM_STATUS = {
     "not_available": lifecycle_pb2.CLAIM_STATUS_NOT_AVAILABLE,
     "not_found": lifecycle_pb2.CLAIM_STATUS_NOT_FOUND,
     "poisoned": lifecycle_pb2.CLAIM_STATUS_POISONED,
+    "busy": lifecycle_pb2.CLAIM_STATUS_BUSY,
 }
 REPORT_STATUS = {
     "accepted": lifecycle_pb2.REPORT_STATUS_ACCEPTED,

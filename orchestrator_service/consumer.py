@@ -4,7 +4,8 @@
                                          └──▶ acknowledge: from here the lease guards the work, not the stream
 
 One reader per target, so that none waits for another. An entry whose claim failed stays in this worker's pending
-list and is swept up again; so is what a cancelled or lost read left there. Entries of a dead worker are taken over.
+list and is swept up again; so is what a cancelled or lost read left there, and a request that was busy. Entries of a
+dead worker are taken over.
 """
 
 import asyncio
@@ -33,6 +34,8 @@ log = get_logger()
 MAX_READ = 500
 SWEEP_SECONDS = 5.0
 RECLAIM_SECONDS = 15.0
+#: Until a request that another transaction was changing is claimed again.
+BUSY_SECONDS = 1.0
 #: A name that has not read for this long belongs to a worker that is gone: a living one reads every few seconds.
 DEAD_CONSUMER_SECONDS = 3600.0
 FIRST_PAUSE_SECONDS = 0.2
@@ -205,7 +208,7 @@ class TargetReader:
         places = self.capacity.take(len(begun))
         left = self._leave(begun[len(places) :])
         if places:
-            await self._claim(list(zip(begun, places, strict=False)))
+            left |= await self._claim(list(zip(begun, places, strict=False)))
             await asyncio.sleep(0)  # what was started goes first: it is waited for, an acknowledgement is not
         await self._streams.acknowledge(self._stream, [entry.id for entry in entries if entry.id not in left])
 
@@ -225,7 +228,8 @@ class TargetReader:
             self._sweep_at = 0.0
         return {entry.id for entry in entries}
 
-    async def _claim(self, taken: Sequence[tuple[Entry, Place]]) -> None:
+    async def _claim(self, taken: Sequence[tuple[Entry, Place]]) -> set[str]:
+        """Start what is granted; gives the ids of the entries whose requests are busy."""
         begun_ns, begun_at = now_ns(), time.monotonic()
         try:
             response = await self._intake.claim([entry.fields["id"] for entry, _ in taken], self._announcement)
@@ -238,6 +242,7 @@ class TargetReader:
         self.capacity.trouble = None
         now_ms = now_ns() / 1_000_000
         begun_at += response.waited.ToNanoseconds() / 1e9
+        busy = set()
         for result, (entry, place) in zip(response.results, taken, strict=True):
             if result.status == lifecycle_pb2.CLAIM_STATUS_GRANTED:
                 self._lag_ms.observe(max(0.0, now_ms - entry.added_at_ms))
@@ -250,6 +255,10 @@ class TargetReader:
                 self._start(result.lease, place, origin)
             else:
                 self._drop(result, entry.fields["id"], place)
+            if result.status == lifecycle_pb2.CLAIM_STATUS_BUSY:
+                busy.add(entry.id)
+                self._sweep_at = min(self._sweep_at, time.monotonic() + BUSY_SECONDS)
+        return busy
 
     def _start(self, lease: Lease, place: Place, origin: Origin) -> None:
         task = self._loop.create_task(self._work(lease, place, origin))

@@ -50,6 +50,8 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
         #: Claims and reports wait for it when a test clears it.
         self.open = asyncio.Event()
         self.open.set()
+        #: Another transaction is changing these; claims of them are told so.
+        self.busy: set[str] = set()
         #: The next claim is recorded and its answer lost.
         self.loses_next_answer: HubError | None = None
         #: A crowd keeps every claim waiting for so long, and the answer says so unless it is told not to.
@@ -127,6 +129,8 @@ class FakeLifecycle(lifecycle_pb2_grpc.LifecycleServiceServicer):
         stored = self.requests.get(request_id)
         if stored is None:
             result.status = lifecycle_pb2.CLAIM_STATUS_NOT_FOUND
+        elif request_id in self.busy:
+            result.status = lifecycle_pb2.CLAIM_STATUS_BUSY
         elif stored.is_terminal or stored.holder not in ("", worker_id):
             result.status = lifecycle_pb2.CLAIM_STATUS_NOT_AVAILABLE
         else:

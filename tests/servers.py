@@ -10,6 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from chassis.testing import free_port
 
@@ -141,6 +144,15 @@ class PostgresServer:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url(), connect_timeout=2):
             return True
         return False
+
+
+async def waits_for_a_lock(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether some other session of this database waits for a row of somebody's."""
+    found = await connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    row = await found.fetchone()
+    return row is not None and row[0] > 0
 
 
 def _unprivileged_user() -> str | None:

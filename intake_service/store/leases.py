@@ -56,7 +56,7 @@ class Claim(NamedTuple):
 
 
 class ClaimAnswer(NamedTuple):
-    """What became of it; `after` is there when it was granted. `status` is not_found or a Claimable's value."""
+    """What became of it; `after` is there when it was granted. `status` is not_found, busy or a Claimable's value."""
 
     status: str
     claimed_at: int
@@ -69,7 +69,10 @@ class ClaimAnswer(NamedTuple):
 
 
 def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) -> list[ClaimAnswer]:
-    """Lease requests to workers. A request that another transaction holds is not available."""
+    """Lease requests to workers. A request that another transaction holds is busy.
+
+    It is not waited for, nor taken for another's: an earlier claim of the same worker, whose call is over, may hold it.
+    """
     requests = lock_requests(connection, list({item.request_id for item in items}), with_payload=True, skip_locked=True)
     keys = payload_keys_of(connection)
     missing = [item.request_id for item in items if item.request_id not in requests]
@@ -79,8 +82,7 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
     for item in items:
         request = requests.get(item.request_id)
         if request is None:
-            status = Claimable.NOT_AVAILABLE.value if item.request_id in locked else "not_found"
-            answers.append(ClaimAnswer(status=status, claimed_at=now))
+            answers.append(ClaimAnswer("busy" if item.request_id in locked else "not_found", now))
             continue
         verdict = claimable(request.standing, item.worker_id, now)
         if verdict is Claimable.GRANTED:

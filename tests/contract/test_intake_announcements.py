@@ -1,18 +1,21 @@
 """Posts announced in the commit of their claim, on both databases: what they record, and when they are not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from chassis.clock import SECOND
-from chassis.testing import TestKeys
+from chassis.testing import TestKeys, eventually
 from intake_service.store import tables
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from tests.intake import TTL_SECONDS, IntakeUnderTest, release, retry, running_intake, sending
+from tests.servers import waits_for_a_lock
 
 RECEIVED, PROCESSING = pb.INTEGRATION_REQUEST_STATUS_RECEIVED, pb.INTEGRATION_REQUEST_STATUS_PROCESSING
 WAITING = pb.INTEGRATION_REQUEST_STATUS_WAITING_EXTERNAL
@@ -132,6 +135,34 @@ async def test_a_worker_that_lost_two_answers_finds_a_doubt_that_only_a_lookup_s
     third = await announced_lease(hub, created.id)
 
     assert (third.in_doubt, third.own_doubt) == (True, False)
+
+
+async def test_a_claim_that_is_repeated_while_the_first_is_being_committed_is_told_to_ask_again(
+    postgres_url: str, keys: TestKeys
+) -> None:
+    async with (
+        running_intake(postgres_url, keys) as hub,
+        await psycopg.AsyncConnection.connect(postgres_url) as other,
+    ):
+        created = await hub.create()
+        await other.execute("LOCK TABLE integration_request_history IN SHARE MODE")  # what is written there waits
+        first = asyncio.create_task(announced_lease(hub, created.id))
+        await eventually(lambda: waits_for_a_lock(other))
+        first.cancel()  # its worker's patience is over
+        (second,) = await hub.claim(created.id)
+        (rival,) = await hub.claim(created.id, worker="w2")
+        await other.commit()
+        await eventually(lambda: is_leased(hub))
+        third = await announced_lease(hub, created.id)
+
+    assert (second.status, rival.status) == (life.CLAIM_STATUS_BUSY, life.CLAIM_STATUS_BUSY)
+    assert (third.token, third.own_doubt, third.announced) == (2, True, False)
+
+
+async def is_leased(hub: IntakeUnderTest) -> bool:
+    """Whether the only request is held by a worker."""
+    [row] = await hub.rows(tables.integration_requests)
+    return row["leased_by"] is not None
 
 
 async def test_a_doubt_that_was_handed_back_is_nobodys_own(hub: IntakeUnderTest) -> None:

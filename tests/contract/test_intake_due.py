@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +15,7 @@ from intake_service.store.due import Round, take_due
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from tests.intake import TTL_SECONDS, IntakeUnderTest, in_doubt, release, retry, running_intake, sending
+from tests.servers import waits_for_a_lock
 
 GRANTED = life.CLAIM_STATUS_GRANTED
 
@@ -345,12 +345,3 @@ async def test_a_row_that_moves_while_others_are_brought_nearer_is_left_as_it_mo
     assert (due_at[ended], due_at[claimed]) == (None, ends_at)
     assert due_at[waiting] <= hub.clock.now() + 15 * SECOND
     assert is_after_step_back or made == (1, True)  # as many were looked at: there may be more
-
-
-async def waits_for_a_lock(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
-    """Whether some other session of this database waits for a row of somebody's."""
-    found = await connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    row = await found.fetchone()
-    return row is not None and row[0] > 0

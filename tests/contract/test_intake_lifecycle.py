@@ -28,6 +28,7 @@ from tests.intake import (
 NIL = "00000000-0000-7000-8000-000000000000"
 GRANTED, NOT_AVAILABLE = life.CLAIM_STATUS_GRANTED, life.CLAIM_STATUS_NOT_AVAILABLE
 NOT_FOUND, POISONED = life.CLAIM_STATUS_NOT_FOUND, life.CLAIM_STATUS_POISONED
+BUSY = life.CLAIM_STATUS_BUSY
 
 
 @pytest.fixture
@@ -66,7 +67,9 @@ async def test_of_many_concurrent_claimers_one_gets_the_lease(hub: IntakeUnderTe
     created = await hub.create()
     answers = await asyncio.gather(*(hub.claim(created.id, worker=f"w{number}") for number in range(30)))
 
-    assert sorted(answer[0].status for answer in answers) == [GRANTED] + [NOT_AVAILABLE] * 29
+    statuses = [answer[0].status for answer in answers]
+    assert statuses.count(GRANTED) == 1
+    assert set(statuses) <= {GRANTED, NOT_AVAILABLE, BUSY}  # busy: who asked while the lease was being committed
 
 
 async def test_a_worker_that_lost_its_answer_claims_again_and_the_first_token_is_stale(hub: IntakeUnderTest) -> None:

@@ -89,6 +89,24 @@ async def test_what_was_announced_in_an_answer_that_got_lost_is_taken_back_and_p
     assert parts.adapter.lookups == []
 
 
+async def test_what_an_earlier_claim_still_holds_is_claimed_again_and_its_post_taken_back(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    parts.intake.loses_next_answer = StorageUnavailable("The answer is lost.")
+    request_id = parts.intake.add()
+    request = parts.intake.requests[request_id]
+    async with consuming():
+        await ring(db, request_id)
+        await eventually(lambda: request.steps == ["sending"])
+        parts.intake.busy.add(request_id)  # and its commit hangs
+        asked = len(parts.intake.claims)
+        await eventually(lambda: len(parts.intake.claims) >= asked + 2)
+        parts.intake.busy.clear()
+        await eventually(lambda: request.steps == ["sending", "release"])
+
+    assert parts.adapter.deliveries == []
+
+
 async def test_a_post_whose_outcome_was_refused_is_looked_up_and_not_taken_back(
     parts: Surroundings, db: Any, consuming: Consuming
 ) -> None:

@@ -38,6 +38,10 @@ class _ClaimStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClaimStat
     """No such request."""
     CLAIM_STATUS_POISONED: _ClaimStatus.ValueType  # 4
     """Claimed too often without an outcome; it was ended as poisoned."""
+    CLAIM_STATUS_BUSY: _ClaimStatus.ValueType  # 5
+    """Another transaction is changing it, perhaps an earlier claim of the caller's own whose answer was lost: keep
+    the stream entry and claim again in a moment.
+    """
 
 class ClaimStatus(_ClaimStatus, metaclass=_ClaimStatusEnumTypeWrapper):
     """The answer to one claim."""
@@ -52,6 +56,10 @@ CLAIM_STATUS_NOT_FOUND: ClaimStatus.ValueType  # 3
 """No such request."""
 CLAIM_STATUS_POISONED: ClaimStatus.ValueType  # 4
 """Claimed too often without an outcome; it was ended as poisoned."""
+CLAIM_STATUS_BUSY: ClaimStatus.ValueType  # 5
+"""Another transaction is changing it, perhaps an earlier claim of the caller's own whose answer was lost: keep
+the stream entry and claim again in a moment.
+"""
 Global___ClaimStatus: _TypeAlias = ClaimStatus  # noqa: Y015
 
 class _ReportStatus:
@@ -188,7 +196,7 @@ Global___ClaimResponse: _TypeAlias = ClaimResponse  # noqa: Y015
 
 @_typing.final
 class ClaimResult(_message.Message):
-    """What became of one claim. In every case the stream entry may be acknowledged."""
+    """What became of one claim. The stream entry may be acknowledged, unless the request is busy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
