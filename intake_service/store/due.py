@@ -2,7 +2,11 @@
 
 A step of the database's clock is no time that has passed: what a living worker holds stays its own over a step forward,
 and the moment at which "absent" becomes a proof moves with it. After a step back nothing waits for the clock to catch
-up, but that proof does: it may come late, never early.
+up, but that proof does: it may come late, never early. Every intake sees a step; the first one makes up for it.
+
+Two things go by the time of day as it is after a step forward: a request expires, and the wait of a retry is over. The
+sleep of an intake's machine looks like such a step, and then time has passed: nobody wants an order days after its time
+to live. One that ends too early is a dead letter, which can be redriven.
 """
 
 import math
@@ -17,7 +21,7 @@ from chassis.many_rows import ManyRows
 from intake_service.events import Event
 from intake_service.integration_request import SECOND, WORKER_SILENCE_SECONDS, expire, next_ring
 from intake_service.store.changes import Change, record
-from intake_service.store.leases import give_up_worker, silent_workers
+from intake_service.store.leases import CLOCK, give_up_worker, silent_workers
 from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
@@ -25,12 +29,15 @@ from intake_service.store.tables import workers
 BATCH = 500
 #: What the database's clock gains on this process' own by more than this is a step.
 STEP_SECONDS = 2
+#: As long as a transaction waits for another's lock at most: what that one wrote may be so much later than its own now.
+LOCK_SECONDS = 5
 #: Rows that are brought nearer after a step back, the nearest first; a million would hold every other write up.
 MOST_BROUGHT_NEARER = 50_000
 #: Rows that are made due in one transaction.
 MOST_MADE_DUE = 10_000
 _DUE = sa.select(t.c.id).where(t.c.due_at <= sa.bindparam("b_now")).order_by(t.c.due_at).limit(BATCH)
 _DUE_AND_FREE = _DUE.where(t.c.leased_by.is_(None))
+_MARK_CLOCK = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"])
 _PUSH = ManyRows(
     t,
     ("due_at", "id", "version"),
@@ -61,8 +68,12 @@ class Round:
             return 0
         if now < self.last_at:
             return now - self.last_at
-        gained = now - self.last_at - round((time.monotonic() - self.last_monotonic) * SECOND)
+        gained = now - self.last_at - self.elapsed()
         return gained if gained > STEP_SECONDS * SECOND else 0
+
+    def elapsed(self) -> int:
+        """How long ago its last round was, at most."""
+        return round((time.monotonic() - self.last_monotonic) * SECOND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +94,12 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
 
     A lease that is over is lost; a request whose time is over ends as expired; every other one is to be rung.
     """
-    step = max((item.step(now) for item in items), key=abs)
-    if step > 0:
-        _keep_over_step(connection, now, step)
-    elif step < 0:
-        _bring_nearer(connection, now, -step)
+    step, elapsed = max(((item.step(now), item.elapsed()) for item in items), key=lambda seen: abs(seen[0]))
+    if step and _is_first(connection, now, elapsed):
+        if step > 0:
+            _keep_over_step(connection, now, step)
+        else:
+            _bring_nearer(connection, now, -step)
     is_in_time = all(time.monotonic() <= item.stands_until for item in items)
     gives_up_silent = is_in_time and all(item.gives_up_silent for item in items)
     for worker_id in silent_workers(connection, now) if gives_up_silent else ():
@@ -132,6 +144,14 @@ def everything_due_now(connection: sa.Connection, now: int, items: Sequence[None
     wanted = sa.update(t).where(among(t.c.id, connection.dialect.name), is_waiting)
     count = connection.execute(wanted.values(due_at=now, rings=0), listed(ids)).rowcount if ids else 0
     return [MadeDue(rows=count, is_full=len(ids) == MOST_MADE_DUE)] * len(items)
+
+
+def _is_first(connection: sa.Connection, now: int, elapsed: int) -> bool:
+    """Whether no other intake has made up for a step since this one's last round; marks that this one has."""
+    _MARK_CLOCK.execute(connection, [(CLOCK, 0)])
+    is_marked = workers.c.beat_at.between(now - elapsed, now + LOCK_SECONDS * SECOND)
+    mark = sa.update(workers).where(workers.c.worker_id == CLOCK, sa.not_(is_marked)).values(beat_at=now)
+    return connection.execute(mark).rowcount == 1
 
 
 def _keep_over_step(connection: sa.Connection, now: int, step: int) -> None:

@@ -30,6 +30,8 @@ from intake_service.store.rows import StoredRequest, among, listed, lock_request
 from intake_service.store.tables import integration_requests as t
 from intake_service.store.tables import workers
 
+#: No worker's name: its row says when a step of the clock was last made up for.
+CLOCK = ""
 _BEAT = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"], else_set=["beat_at"])
 
 
@@ -205,7 +207,7 @@ def beat(connection: sa.Connection, now: int, items: Sequence[Beat]) -> list[Bea
     for item in items:
         if item.leaving:
             give_up_worker(connection, now, item.worker_id)
-    recent = workers.c.beat_at > now - WORKER_SILENCE_SECONDS * SECOND
+    recent = sa.and_(workers.c.beat_at > now - WORKER_SILENCE_SECONDS * SECOND, workers.c.worker_id != CLOCK)
     live = list(
         connection.execute(sa.select(workers.c.worker_id).where(recent).order_by(workers.c.worker_id)).scalars()
     )
@@ -240,7 +242,7 @@ def give_up_worker(connection: sa.Connection, now: int, worker_id: str) -> None:
 
 def silent_workers(connection: sa.Connection, now: int) -> list[str]:
     """Workers whose leases are lost."""
-    silent = workers.c.beat_at <= now - WORKER_SILENCE_SECONDS * SECOND
+    silent = sa.and_(workers.c.beat_at <= now - WORKER_SILENCE_SECONDS * SECOND, workers.c.worker_id != CLOCK)
     return list(connection.execute(sa.select(workers.c.worker_id).where(silent)).scalars())
 
 
