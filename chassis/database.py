@@ -38,6 +38,7 @@ _READ_ONLY_STATE = "25006"
 _STOPPED_STATE = "25P03"
 #: Until a server that is no longer there is given up; the kernel alone would go on asking for a quarter of an hour.
 VANISHED_SECONDS = 10
+_POSTGRESQL_DRIVER = "postgresql+psycopg"
 _DATABASE_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -251,6 +252,16 @@ def _parse(url: str) -> sa.URL:
     raise ConfigurationError("HUB_DATABASE_URL must begin with sqlite:/// or postgresql://")
 
 
+def driver_parameters(url: str) -> dict[str, Any]:
+    """What PostgreSQL's driver is given of a URL, such as `host`; nothing for SQLite. Raises: ConfigurationError."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return {}
+    parsed = parsed.set(drivername=_POSTGRESQL_DRIVER)
+    _, parameters = parsed.get_dialect()().create_connect_args(parsed)
+    return dict(parameters)
+
+
 def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
@@ -292,7 +303,7 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
         " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
     )
     return sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
+        url.set(drivername=_POSTGRESQL_DRIVER),
         pool_size=size,
         max_overflow=2,
         pool_timeout=5,

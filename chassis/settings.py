@@ -6,7 +6,7 @@ Every default is safe on one machine. What is not here is not configurable; targ
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -146,16 +146,20 @@ class HubSettings(BaseSettings):
         url = urlsplit(self.effective_redis_url)
         if url.scheme not in ("redis", "rediss", "unix"):
             raise ConfigurationError("HUB_REDIS_URL must begin with redis://, rediss:// or unix://")
+        port = _port_of_redis(url)
         if url.scheme == "redis":
-            self.check_link(f"{url.hostname}:{_port(url, 6379)}", encrypted=False)
+            self.check_link(f"{url.hostname}:{port}", encrypted=False)
 
     def check_database(self) -> None:
         """Raises: ConfigurationError when PostgreSQL is beyond this machine and not encrypted, unasked."""
-        url = urlsplit(self.effective_database_url)
-        if url.scheme.startswith("postgresql") and url.hostname:
-            mode = dict(parse_qsl(url.query)).get("sslmode", "prefer")
-            encrypted = mode in ("require", "verify-ca", "verify-full")
-            self.check_link(f"{url.hostname}:{_port(url, 5432)}", encrypted=encrypted)
+        from chassis.database import driver_parameters  # intake alone has a database
+
+        parameters = driver_parameters(self.effective_database_url)
+        encrypted = parameters.get("sslmode") in ("require", "verify-ca", "verify-full")
+        hosts = str(parameters.get("hostaddr") or parameters.get("host", ""))
+        for host in filter(None, hosts.split(",")):
+            if not host.startswith(("/", "@")):  # those are sockets of this machine
+                self.check_link(f"{host}:{parameters.get('port') or 5432}", encrypted=encrypted)
 
 
 def _resolved(url: str) -> str:
@@ -163,11 +167,14 @@ def _resolved(url: str) -> str:
     return read_secret(url, Path.cwd()) if url.startswith(("env:", "file:")) else url
 
 
-def _port(url: SplitResult, default: int) -> int:
+def _port_of_redis(url: SplitResult) -> int:
+    """Raises: ConfigurationError when it is no number, and then it may be a piece of the password."""
     try:
-        return url.port or default
+        return url.port or 6379
     except ValueError:
-        return default
+        raise ConfigurationError(
+            "HUB_REDIS_URL cannot be read; write / ? # of its password as %2F %3F %23, and its port as a number"
+        ) from None
 
 
 def read_settings() -> HubSettings:

@@ -19,8 +19,9 @@ Examples:
 """
 MASK = "***"
 
-_USER_INFO = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
-_SECRET_PARAMETER = re.compile(r"([?&](?:password|passwd|secret|token|sslpassword|key)=)[^&#]*", re.IGNORECASE)
+#: As SQLAlchemy reads a URL: a password may hold / ? #; and on to the last @ before a parameter, to which redis reads.
+_USER_INFO = re.compile(r"(?<=://)([^/:]*):[^@]*@(?:[^?#]*@)?")
+_SECRET_PARAMETER = re.compile(r"([?&](?:password|passwd|secret|token|sslpassword|key)=)[^&]*", re.IGNORECASE)
 
 
 def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:

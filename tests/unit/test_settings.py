@@ -122,6 +122,50 @@ def test_a_plain_link_beyond_this_machine_must_be_asked_for(address: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://hub:Zm9v/YmFy@db.example/hub",
+        "postgresql://hub:Zm9v?YmFy@db.example/hub",
+        "postgresql://127.0.0.1:x/y@db.example/hub",
+        "postgresql://hub:x@127.0.0.1/hub?host=db.example",
+        "postgresql://hub:x@127.0.0.1/hub?hostaddr=10.0.0.1",
+        "postgresql:///hub?host=127.0.0.1:5432&host=db.example:5432",
+        "postgresql://hub:x@db.example/hub?sslmode=verify-full&sslmode=disable",
+    ],
+)
+def test_a_database_is_looked_for_where_its_driver_connects_to(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a loopback address"):
+        HubSettings(database_url=url).check_database()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////srv/hub.sqlite3",
+        "postgresql://hub:Zm9v/YmFy@127.0.0.1/hub",
+        "postgresql://hub:x@db.example/hub?host=127.0.0.1",
+        "postgresql://hub:x@[::1]:5433/hub",
+        "postgresql://hub:x@/hub?host=/run/postgresql",
+        "postgresql:///hub",
+        "postgresql://hub:x@db.example/hub?sslmode=verify-full",
+    ],
+)
+def test_a_database_on_this_machine_or_behind_tls_needs_no_leave(url: str) -> None:
+    HubSettings(database_url=url).check_database()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(scheme: str) -> None:
+    url = f"{scheme}://:Zm9v/YmFy@redis.example:6379/0"
+
+    with pytest.raises(ConfigurationError, match="HUB_REDIS_URL") as refused:
+        HubSettings(redis_url=url, allow_plaintext=True).check_redis()
+
+    assert "Zm9v" not in refused.value.message
+    assert "%2F" in refused.value.message
+
+
+@pytest.mark.parametrize(
     ("address", "parts"), [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:80", ("::1", 80)), ("h:65535", ("h", 65535))]
 )
 def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
