@@ -9,6 +9,7 @@ import typer
 from console.tables import print_table, span
 
 if TYPE_CHECKING:
+    from chassis.settings import HubSettings
     from integrationhub.adapter.v1.adapter_pb2 import Target
     from integrationhub.orchestrator.v1.orchestrator_pb2 import BreakerState, TargetStatus
 
@@ -24,17 +25,13 @@ def targets(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
     """Show every target: its breaker, what is in flight and what waits."""
     from console.configuration import read_settings
     from console.operator_client import OperatorClient
-    from integrationhub.adapter.v1.adapter_pb2 import ListTargetsRequest
-    from integrationhub.adapter.v1.adapter_pb2_grpc import AdapterServiceStub
     from integrationhub.orchestrator.v1.orchestrator_pb2 import GetStatusRequest
     from integrationhub.orchestrator.v1.orchestrator_pb2_grpc import OrchestratorServiceStub
 
     settings = read_settings()
     with OperatorClient(settings, "orchestrator") as client:
         status = client.call(OrchestratorServiceStub(client.channel).GetStatus, GetStatusRequest())
-    with OperatorClient(settings, "adapter") as client:
-        listed = client.call(AdapterServiceStub(client.channel).ListTargets, ListTargetsRequest())
-    configured = {target.name: target for target in listed.targets}
+    configured = _configured(settings)
     if as_json:
         items = [target_json(target, configured.get(target.name)) for target in status.targets]
         typer.echo(json.dumps({"workerId": status.worker_id, "liveWorkers": status.live_workers, "items": items}))
@@ -44,6 +41,22 @@ def targets(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
         typer.echo(
             f"As {status.worker_id} sees it, one of {status.live_workers} workers; limits are its share.", err=True
         )
+
+
+def _configured(settings: "HubSettings") -> dict[str, "Target"]:
+    """Ask the adapter what it knows of the targets; while it is away that is nothing, and stderr says why."""
+    from chassis.errors import HubError
+    from console.operator_client import OperatorClient
+    from integrationhub.adapter.v1.adapter_pb2 import ListTargetsRequest
+    from integrationhub.adapter.v1.adapter_pb2_grpc import AdapterServiceStub
+
+    try:
+        with OperatorClient(settings, "adapter") as client:
+            listed = client.call(AdapterServiceStub(client.channel).ListTargets, ListTargetsRequest())
+    except HubError as error:
+        typer.echo(f"hub: {error.message}", err=True)
+        return {}
+    return {target.name: target for target in listed.targets}
 
 
 def target_row(status: "TargetStatus", target: "Target | None", now: float) -> tuple[object, ...]:

@@ -1,0 +1,93 @@
+"""The operator's commands while parts of the hub are away, against gRPC servers of the same contracts."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from typer.testing import CliRunner, Result
+
+from chassis.testing import free_port
+from console.__main__ import app
+from console.configuration import environment_of, read_settings, unknown_variables
+from integrationhub.adapter.v1.adapter_pb2 import ListTargetsResponse, Target
+from integrationhub.intake.v1.dead_letters_pb2 import ListDeadLettersResponse
+from integrationhub.orchestrator.v1.orchestrator_pb2 import BREAKER_STATE_CLOSED, GetStatusResponse, TargetStatus
+
+STATUS = GetStatusResponse(
+    worker_id="w1",
+    live_workers=1,
+    targets=[TargetStatus(name="TotvsProtheus", breaker=BREAKER_STATE_CLOSED, waiting=7, wait_reason="adapter")],
+)
+TARGETS = ListTargetsResponse(
+    targets=[Target(name="TotvsProtheus", adapter="totvs_protheus", base_url="http://protheus")]
+)
+ANSWERS: dict[str, dict[str, Message]] = {
+    "integrationhub.orchestrator.v1.OrchestratorService": {"GetStatus": STATUS},
+    "integrationhub.adapter.v1.AdapterService": {"ListTargets": TARGETS},
+    "integrationhub.intake.v1.DeadLetterService": {"ListDeadLetters": ListDeadLettersResponse()},
+}
+
+
+def answering(message: Message) -> Any:
+    return grpc.unary_unary_rpc_method_handler(lambda *_: message.SerializeToString())
+
+
+@pytest.fixture
+def running() -> Iterator[str]:
+    """The address at which all the services answer."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    for service, answers in ANSWERS.items():
+        handlers = {method: answering(message) for method, message in answers.items()}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def away() -> str:
+    """An address at which nobody listens."""
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(autouse=True)
+def folder_with_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [*unknown_variables(), *environment_of(read_settings())]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    hub("keys")
+
+
+def hub(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), prog_name="hub")
+
+
+def test_targets_are_shown_while_the_adapter_is_away(monkeypatch: pytest.MonkeyPatch, running: str, away: str) -> None:
+    monkeypatch.setenv("HUB_ORCHESTRATOR_URL", running)
+    monkeypatch.setenv("HUB_ADAPTER_URL", away)
+
+    table, items = hub("targets"), hub("targets", "--json")
+
+    assert (table.exit_code, items.exit_code) == (0, 0)
+    assert "TotvsProtheus  closed" in table.stdout
+    (item,) = json.loads(items.stdout)["items"]
+    assert (item["waiting"], item["waitReason"], "baseUrl" in item) == (7, "adapter", False)
+    for result in (table, items):
+        assert f"hub: The hub's adapter is not running at {away}" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_targets_name_their_adapter_where_it_answers(monkeypatch: pytest.MonkeyPatch, running: str) -> None:
+    monkeypatch.setenv("HUB_ORCHESTRATOR_URL", running)
+    monkeypatch.setenv("HUB_ADAPTER_URL", running)
+
+    result = hub("targets", "--json")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["items"][0]["baseUrl"] == "http://protheus"
