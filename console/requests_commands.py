@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -56,16 +57,20 @@ def send(
         if (external_id, source, target, payload) != (None, None, None, None):
             raise typer.BadParameter("a FILE holds the whole body; leave out the options that make one")
         body = _read(file)
+        same = "the same body"
     else:
+        external_id = external_id or f"PARTNER-{secrets.token_hex(5)}"
+        same = f"`--external-id {shlex.quote(external_id)}`"
         body = request_body(
-            external_id=external_id or f"PARTNER-{secrets.token_hex(5)}",
+            external_id=external_id,
             source=source or EXAMPLE_SOURCE,
             target=target or EXAMPLE_TARGET,
             payload_json=EXAMPLE_PAYLOAD if payload is None else check_payload(payload),
         ).encode()
     if correlation_id is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", correlation_id):
         raise typer.BadParameter("a correlation id is 1 to 128 characters out of A-Z a-z 0-9 . _ -")
-    _send(body, partner=partner, correlation_id=correlation_id, wait=wait, timeout=timeout, as_json=as_json)
+    again = f"repeat the command with {same}, and there is no second order"
+    _send(body, again, partner=partner, correlation_id=correlation_id, wait=wait, timeout=timeout, as_json=as_json)
 
 
 def get(
@@ -111,12 +116,14 @@ def check_payload(text: str) -> str:
     return text
 
 
-def _send(body: bytes, *, partner: str, correlation_id: str | None, wait: bool, timeout: float, as_json: bool) -> None:
+def _send(
+    body: bytes, again: str, *, partner: str, correlation_id: str | None, wait: bool, timeout: float, as_json: bool
+) -> None:
     from console.configuration import read_settings
     from console.rest_client import RestClient, status_of
 
     with RestClient(read_settings(), partner) as client:
-        answer = client.create(body, correlation_id)
+        answer = client.create(body, correlation_id, again=again)
         if not wait:
             print_json(answer, verbatim=as_json)
             return

@@ -20,6 +20,8 @@ TOKEN_SECONDS = 900
 TERMINAL = ("Completed", "Failed")
 #: Answers after which a poll goes on: too fast, or a part of the hub is away.
 TEMPORARY = (429, 502, 503, 504)
+#: The one answer of a hub in trouble that says what became of a create.
+NOT_STORED = 503
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 MAX_FOUND = 200
@@ -53,12 +55,19 @@ class RestClient:
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._connection.close()
 
-    def create(self, body: bytes, correlation_id: str | None) -> bytes:
-        """Create a request and return the hub's answer. Raises: HubError when it was not accepted."""
+    def create(self, body: bytes, correlation_id: str | None, *, again: str) -> bytes:
+        """Create a request and return the hub's answer; `again` says how to repeat the create as the same one.
+
+        Raises: OutcomeNotKnown or ServiceUnavailable with `again` when it may be stored all the same; HubError when it
+        was not accepted.
+        """
         headers = {"Content-Type": "application/json"}
         if correlation_id is not None:
             headers[CORRELATION_HEADER] = correlation_id
-        return _accepted(self._call("POST", PATH, headers, body)).body
+        answer = self._call("POST", PATH, headers, body, again=again)
+        if answer.status >= 500 and answer.status != NOT_STORED:
+            raise OutcomeNotKnown(f"{refusal(answer).message}; {again}")
+        return _accepted(answer).body
 
     def get(self, request_id: str) -> bytes:
         """Read a request. Raises: HubError when this partner has none with that id."""
@@ -117,9 +126,13 @@ class RestClient:
 
     def _poll(self, request_id: str, etag: str) -> Answer:
         """Ask for a request unless it is still the version `etag`."""
-        return self._call("GET", f"{PATH}/{quote(request_id, safe='')}", {"If-None-Match": etag} if etag else {})
+        headers = {"If-None-Match": etag} if etag else {}
+        again = f"`hub get {request_id}` asks again"
+        return self._call("GET", f"{PATH}/{quote(request_id, safe='')}", headers, again=again)
 
-    def _call(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
+    def _call(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None, *, again: str = "ask again"
+    ) -> Answer:
         scopes = (REQUESTS_WRITE, REQUESTS_READ)
         token = self._signer.sign(subject=self._partner, scopes=scopes, seconds=TOKEN_SECONDS)
         try:
@@ -136,12 +149,10 @@ class RestClient:
                 f"The hub is not running at {self._address}; start it with `make run` or `hub up`"
             ) from error
         except TimeoutError as error:
-            raise OutcomeNotKnown(f"The hub at {self._address} did not answer in time; ask again") from error
+            raise OutcomeNotKnown(f"The hub at {self._address} did not answer in time; {again}") from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise ServiceUnavailable(
-                f"The call to the hub at {self._address} broke off ({error}); repeat it"
-            ) from error
+            raise ServiceUnavailable(f"The call to the hub at {self._address} broke off ({error}); {again}") from error
 
 
 def _connection(settings: HubSettings, host: str, port: int) -> http.client.HTTPConnection:

@@ -1,9 +1,12 @@
-"""The operator's commands while parts of the hub are away, against gRPC servers of the same contracts."""
+"""The commands while parts of the hub are away, against servers of the same contracts."""
 
 import json
+import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -91,3 +94,55 @@ def test_targets_name_their_adapter_where_it_answers(monkeypatch: pytest.MonkeyP
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout)["items"][0]["baseUrl"] == "http://protheus"
+
+
+def accepting(answer: bytes) -> socket.socket:
+    """A server that reads one call and answers it so; with nothing, it just closes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    Thread(target=serve, daemon=True).start()
+    return listener
+
+
+TIMED_OUT = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("way", ["no answer", "broken off", "504"])
+def test_a_create_of_which_nothing_is_known_names_what_repeats_it_safely(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    servers = {
+        "no answer": lambda: socket.create_server(("127.0.0.1", 0)),
+        "broken off": lambda: accepting(b""),
+        "504": lambda: accepting(TIMED_OUT),
+    }
+    monkeypatch.setenv("HUB_RPC_TIMEOUT_SECONDS", "0.2")
+
+    for options, advice in [
+        ([], r"repeat the command with `--external-id PARTNER-[0-9a-f]{10}`, and there is no second order$"),
+        (["--external-id", "A 1"], r"repeat the command with `--external-id 'A 1'`, and there is no second order$"),
+        (["-"], r"repeat the command with the same body, and there is no second order$"),
+    ]:
+        with servers[way]() as server:
+            monkeypatch.setenv("HUB_GATEWAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+            result = CliRunner().invoke(app, ["send", *options], input='{"externalId": "B-1"}', prog_name="hub")
+
+        assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+        assert re.search(advice, result.stderr.strip())
+        assert "ask again" not in result.stderr
+
+
+def test_a_request_that_cannot_be_read_in_time_is_read_again_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_RPC_TIMEOUT_SECONDS", "0.2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HUB_GATEWAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+
+        result = hub("get", "3fa85f64")
+
+    assert "did not answer in time; `hub get 3fa85f64` asks again" in result.stderr
