@@ -19,6 +19,7 @@ Response = TypeVar("Response")
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # answers come from our own services
     ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # it is for the way out of a network, and would not let loopback through
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

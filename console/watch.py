@@ -23,6 +23,8 @@ READ_SECONDS = 1.0
 HOME = "\x1b[H"
 TO_END_OF_LINE = "\x1b[K"
 TO_END_OF_SCREEN = "\x1b[J"
+#: The environment's proxies are for the way out of a network.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def main() -> int:
@@ -51,7 +53,7 @@ def take_snapshot(settings: HubSettings) -> Snapshot:
     for service in SERVICES:
         address = connectable(settings.metrics_address_of(service))
         try:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=READ_SECONDS) as answer:
+            with _DIRECT.open(f"http://{address}/metrics", timeout=READ_SECONDS) as answer:
                 text = answer.read().decode()
         except OSError:
             continue

@@ -11,9 +11,10 @@ TIMEOUT_SECONDS = 3
 
 
 def answers_http(url: str) -> bool:
-    """Tell whether `url` answers with a 2xx status in time."""
+    """Tell whether `url` answers with a 2xx status in time, asked without the environment's proxies."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - the URL is the operator's
+        with direct.open(url, timeout=TIMEOUT_SECONDS) as answer:
             return bool(200 <= answer.status < 300)
     except (urllib.error.URLError, OSError):
         return False
@@ -24,7 +25,7 @@ def serves_rpc(address: str) -> bool:
     import grpc
     from grpc_health.v1 import health_pb2
 
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
