@@ -51,10 +51,9 @@ class RpcClient:
     def __init__(
         self, url: str, token: ServiceToken, *, timeout_seconds: float, tls: "ClientTls | None" = None
     ) -> None:
-        addresses = [address.strip() for address in url.split(",")]
-        target = addresses[0] if len(addresses) == 1 else "ipv4:" + ",".join(addresses)
+        target, first = channel_target(url)
         options = [*CHANNEL_OPTIONS, ("grpc.lb_policy_name", "round_robin")]
-        self.channel = _channel(target, options, None if tls is None else (tls, addresses[0]))
+        self.channel = _channel(target, options, None if tls is None else (tls, first))
         self._token = token
         self._timeout_seconds = timeout_seconds
 
@@ -111,6 +110,12 @@ class RpcClient:
     async def stop(self) -> None:
         """Close the channel."""
         await self.channel.close()
+
+
+def channel_target(url: str) -> tuple[str, str]:
+    """What gRPC connects to for host:port, or for several IPv4:port with commas between; and the first of them."""
+    addresses = [address.strip() for address in url.split(",")]
+    return addresses[0] if len(addresses) == 1 else "ipv4:" + ",".join(addresses), addresses[0]
 
 
 def client_tls(settings: HubSettings) -> ClientTls | None:

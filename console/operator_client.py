@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 
 from chassis.access import OPERATIONS
 from chassis.errors import HubError, InvalidRequest, ServiceUnavailable
-from chassis.rpc_client import client_tls
+from chassis.rpc_client import channel_target, client_tls
 from chassis.settings import HubSettings
 from chassis.status import from_rpc_error
 from chassis.tls import channel_credentials
@@ -25,13 +25,12 @@ CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_p
 
 
 class OperatorClient:
-    """A channel to one service of the hub, the first of its addresses; close it by leaving the `with`."""
+    """A channel to one service of the hub, at the first of its addresses that answers; leaving the `with` closes it."""
 
     def __init__(self, settings: HubSettings, service: str) -> None:
         self._service = service
         self._url = settings.url_of(service)
-        first = self._url.split(",")[0].strip()
-        self.channel = _channel(settings, first)
+        self.channel = _channel(settings, self._url)
         signer = TokenSigner(settings.effective_service_key, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
         token = signer.sign(subject=operator_name(), scopes=[OPERATIONS], seconds=TOKEN_SECONDS)
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -62,12 +61,13 @@ class OperatorClient:
         return translated
 
 
-def _channel(settings: HubSettings, address: str) -> grpc.Channel:
+def _channel(settings: HubSettings, url: str) -> grpc.Channel:
+    target, first = channel_target(url)
     tls = client_tls(settings)
     if tls is None:
-        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-    options = [*CHANNEL_OPTIONS, *tls.options(address)]
-    return grpc.secure_channel(address, channel_credentials(tls.files.current), options=options)
+        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    options = [*CHANNEL_OPTIONS, *tls.options(first)]
+    return grpc.secure_channel(target, channel_credentials(tls.files.current), options=options)
 
 
 def operator_name() -> str:

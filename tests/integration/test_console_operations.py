@@ -146,3 +146,27 @@ def test_a_request_that_cannot_be_read_in_time_is_read_again_by_its_id(monkeypat
         result = hub("get", "3fa85f64")
 
     assert "did not answer in time; `hub get 3fa85f64` asks again" in result.stderr
+
+
+@pytest.mark.parametrize("first", ["away", "running"])
+def test_an_operator_is_answered_by_whichever_address_is_there(
+    monkeypatch: pytest.MonkeyPatch, running: str, away: str, first: str
+) -> None:
+    both = f"{away}, {running}" if first == "away" else f"{running},{away}"
+    for service in ("INTAKE", "ORCHESTRATOR", "ADAPTER"):
+        monkeypatch.setenv(f"HUB_{service}_URL", both)
+
+    letters, targets = hub("dead-letters", "list", "--json"), hub("targets", "--json")
+
+    assert (letters.exit_code, targets.exit_code, letters.stderr, targets.stderr) == (0, 0, "", "")
+    assert json.loads(targets.stdout)["items"][0]["baseUrl"] == "http://protheus"
+
+
+def test_all_addresses_are_named_when_none_answers(monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+    both = f"{away},127.0.0.1:{free_port()}"
+    monkeypatch.setenv("HUB_INTAKE_URL", both)
+
+    result = hub("dead-letters", "list")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"The hub's intake is not running at {both}; start" in result.stderr
