@@ -5,7 +5,7 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +24,7 @@ from console.configuration import (
     find_targets,
     read_settings,
     unknown_variables,
+    variable_of,
 )
 from console.example import EXAMPLE_PARTNER, example_body
 from console.lock import AlreadyRunning, hold_lock
@@ -37,6 +38,9 @@ from console.valkey import prepare_valkey
 #: What a service may need beyond HUB_GRACE_SECONDS to close its connections.
 MARGIN_SECONDS = 5.0
 PROTHEUS_TOKEN = "PROTHEUS_TOKEN"
+#: The settings that `hub token` and `hub send` read.
+TOKEN_READS = ("state_dir", "service_key", "jwt_issuer", "jwt_audience")
+SEND_READS = (*TOKEN_READS, "gateway_address", "gateway_tls_certificate", "tls_ca", "rpc_timeout_seconds")
 
 
 def launch(*, quiet: bool, no_simulator: bool, watch: bool) -> NoReturn:
@@ -153,18 +157,21 @@ def _become_supervisor(environment: dict[str, str], plan_file: Path) -> NoReturn
 
 def _summary(settings: HubSettings, *, simulator: bool) -> str:
     gateway = f"{_scheme(settings)}://{connectable(settings.gateway_address)}"
-    hub = hub_command(settings)
     own_keys = not settings.jwt_jwks
-    token = f"$({hub} token --partner {EXAMPLE_PARTNER})" if own_keys else "$TOKEN"  # theirs comes from their issuer
+    token = (
+        f"$({hub_command(settings, TOKEN_READS)} token --partner {EXAMPLE_PARTNER})" if own_keys else "$TOKEN"
+    )  # theirs comes from their issuer
+    services = ("gateway", "intake", "orchestrator", "adapter")
+    metrics = ", ".join(f"{name} {connectable(settings.metrics_address_of(name))}" for name in services)
     rows = [
         ("REST", f"{gateway}/api/integration-requests (documentation: {gateway}/docs)"),
-        ("gRPC", ", ".join(f"{name} {settings.address_of(name)}" for name in ("intake", "orchestrator", "adapter"))),
-        ("Metrics", f"http://{connectable(settings.gateway_metrics_address)}/metrics; the others: {hub} config"),
+        ("gRPC", ", ".join(f"{name} {settings.address_of(name)}" for name in services[1:])),
+        ("Metrics", f"{metrics}: /metrics"),
         *([("Simulator", f"http://{connectable(settings.simulator_address)}/_sim/orders")] if simulator else []),
         ("Logs", str(settings.state_dir / "logs")),
     ]
     lines = "".join(f"  {name:<10} {text}\n" for name, text in rows)
-    shorter = f"  or: {hub} send --wait\n\n" if own_keys else ""
+    shorter = f"  or: {hub_command(settings, SEND_READS)} send --wait\n\n" if own_keys else ""
     return f"""
 {lines}
   Send an order from another terminal:
@@ -179,8 +186,8 @@ def _summary(settings: HubSettings, *, simulator: bool) -> str:
 """
 
 
-def hub_command(settings: HubSettings, which: Callable[[str], str | None] = shutil.which) -> str:
-    """How to call this command from another terminal in the same folder."""
+def hub_command(settings: HubSettings, reads: Sequence[str], which: Callable[[str], str | None] = shutil.which) -> str:
+    """How to call a command that `reads` these settings from another terminal in the same folder."""
     script = Path(sys.argv[0])
     if script.name != "hub":
         command = f"{_shortest(Path(sys.executable))} -m console"
@@ -188,9 +195,9 @@ def hub_command(settings: HubSettings, which: Callable[[str], str | None] = shut
         command = "hub"
     else:
         command = _shortest(script.absolute())
-    if "state_dir" in settings.model_fields_set:
-        return f"HUB_STATE_DIR={shlex.quote(str(settings.state_dir))} {command}"
-    return command
+    changed = [name for name in reads if getattr(settings, name) != HubSettings.model_fields[name].default]
+    variables = [f"{variable_of(name)}={shlex.quote(str(getattr(settings, name)))}" for name in changed]
+    return " ".join([*variables, command])
 
 
 def _shortest(path: Path) -> str:

@@ -68,17 +68,35 @@ def test_runs_every_part_under_one_supervisor(hub: HubProcess) -> None:
     assert set(hub.child_pids()) == {"valkey", "simulator", "adapter", "intake", "orchestrator", "gateway"}
 
 
-def test_tells_how_to_get_a_token_in_a_form_that_works(hub: HubProcess) -> None:
-    summary = (hub.folder / "hub.log").read_text()
-    command = re.search(r"Bearer \$\((.*)\)", summary)
-    assert command is not None
+def run_as_told(hub: HubProcess, pattern: str) -> str:
+    """Run a command that `hub up` has printed in a terminal that knows nothing of this hub."""
+    told = re.search(pattern, (hub.folder / "hub.log").read_text())
+    assert told is not None
+    plain = {name: value for name, value in hub.environment.items() if not name.startswith("HUB_")}
+    return subprocess.run(["sh", "-c", told[1]], env=plain, capture_output=True, text=True, check=True).stdout
 
-    token = subprocess.run(
-        ["sh", "-c", command[1]], env=hub.environment, capture_output=True, text=True, check=True
-    ).stdout
+
+def test_tells_how_to_get_a_token_in_a_form_that_works(hub: HubProcess) -> None:
+    token = run_as_told(hub, r"Bearer \$\((.*)\)")
 
     headers = {"Authorization": f"Bearer {token.strip()}"}
     assert httpx.get(f"{hub.base_url}/api/integration-requests", headers=headers).status_code == 200
+
+
+def test_tells_how_to_send_an_order_in_a_form_that_works(hub: HubProcess) -> None:
+    sent = run_as_told(hub, r"or: (.* send --wait)")
+
+    assert json.loads(sent)["status"] == "Completed"
+
+
+def test_tells_where_the_metrics_of_every_service_are(hub: HubProcess) -> None:
+    told = re.search(r"Metrics +(.*)", (hub.folder / "hub.log").read_text())
+
+    assert told is not None
+    for service in ("gateway", "intake", "orchestrator", "adapter"):
+        address = hub.setting(f"{service}_metrics_address")
+        assert f"{service} {address}" in told[1]
+        assert httpx.get(f"http://{address}/metrics").status_code == 200
 
 
 def test_points_its_targets_at_its_own_simulator(hub: HubProcess) -> None:

@@ -17,7 +17,7 @@ from console.configuration import (
     read_settings,
     unknown_variables,
 )
-from console.launch import hub_command
+from console.launch import SEND_READS, TOKEN_READS, hub_command
 from console.simulator_targets import effective_targets, wants_simulator
 from console.valkey import valkey_config
 
@@ -161,17 +161,32 @@ def test_names_the_command_as_it_was_called(monkeypatch: pytest.MonkeyPatch, tmp
     script.touch()
     monkeypatch.setattr(sys, "argv", [str(script)])
 
-    assert hub_command(HubSettings(), lambda _: None) == "'my env/bin/hub'"
-    assert hub_command(HubSettings(), lambda _: str(script)) == "hub"
+    assert hub_command(HubSettings(), SEND_READS, lambda _: None) == "'my env/bin/hub'"
+    assert hub_command(HubSettings(), SEND_READS, lambda _: str(script)) == "hub"
 
 
-def test_names_the_state_folder_where_it_is_not_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def called_as_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "console" / "__main__.py")])
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
 
-    command = hub_command(HubSettings(state_dir=Path("my state")))
 
-    assert command == "HUB_STATE_DIR='my state' .venv/bin/python -m console"
+@pytest.mark.usefixtures("called_as_module")
+def test_names_the_variables_without_which_a_command_would_reach_another_hub() -> None:
+    settings = HubSettings(
+        state_dir=Path("my state"),
+        gateway_address="127.0.0.1:8181",
+        jwt_issuer="acme",
+        jwt_audience="integration-hub",
+        database_url="postgresql://hub:secret@127.0.0.1/hub",
+    )
+
+    assert hub_command(settings, TOKEN_READS) == (
+        "HUB_STATE_DIR='my state' HUB_JWT_ISSUER=acme .venv/bin/python -m console"
+    )
+    assert hub_command(settings, SEND_READS) == (
+        "HUB_STATE_DIR='my state' HUB_JWT_ISSUER=acme HUB_GATEWAY_ADDRESS=127.0.0.1:8181 .venv/bin/python -m console"
+    )
 
 
 def test_knows_its_version() -> None:
