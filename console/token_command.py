@@ -8,7 +8,7 @@ import typer
 
 DEFAULT_SCOPES = ["requests:write", "requests:read"]
 #: What the hub fills in itself, and the names its signer already uses.
-RESERVED_CLAIMS = {"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope", "scopes", "subject", "seconds"}
+RESERVED_CLAIMS = {"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope", "scopes", "subject", "seconds", "self"}
 
 TOKEN_EXAMPLES = """\b
 Examples:

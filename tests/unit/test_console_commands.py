@@ -110,6 +110,7 @@ def test_a_token_is_all_there_is_on_stdout() -> None:
         (["--partner", "a", "--seconds", "0"], "should be greater than or equal to 1"),
         (["--partner", "a", "--claim", "rate"], "'rate' is not KEY=VALUE"),
         (["--partner", "a", "--claim", "exp=1"], "the claim exp is set by the hub itself"),
+        (["--partner", "a", "--claim", "self=x"], "the claim self is set by the hub itself"),
         (["--partner", " "], "--partner must not be empty"),
         ([], "Missing option '--partner'"),
     ],
@@ -134,6 +135,17 @@ def test_keys_are_made_once() -> None:
     assert (first.stdout, second.stdout) == (".hub/keys/jwks.json\n", ".hub/keys/jwks.json\n")
     assert "Made a key set" in first.stderr
     assert "it stays" in second.stderr
+
+
+def test_keys_in_a_folder_that_cannot_be_made_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HUB_STATE_DIR", str(tmp_path / "file" / "state"))
+
+    result = hub("keys")
+
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert f"The state folder {tmp_path / 'file' / 'state'} cannot be used (Not a directory)" in result.stderr
+    assert "set HUB_STATE_DIR to a folder of your own" in result.stderr
 
 
 # Settings
