@@ -164,11 +164,13 @@ def test_alertmanager_takes_the_configuration_and_routes_by_severity(severity: s
     assert said.strip() == receiver
 
 
-def test_the_pager_reads_its_key_from_a_file() -> None:
+def test_the_pager_reads_its_key_from_a_file_wherever_alertmanager_is_started() -> None:
     config = yaml.safe_load(ROUTES.read_text())
     settings = [each for receiver in config["receivers"] for each in receiver["pagerduty_configs"]]
     receivers = {receiver["name"] for receiver in config["receivers"]}
     routed = {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])}
 
     assert routed == receivers
-    assert {"routing_key_file" in each and "routing_key" not in each for each in settings} == {True}
+    assert ["routing_key" in each for each in settings] == [False, False]
+    # Alertmanager takes a relative one from its working directory, and says so at the first alert only
+    assert [Path(each["routing_key_file"]).is_absolute() for each in settings] == [True, True]
