@@ -50,5 +50,13 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
     """One migration at a time: SQLite's write lock does it, PostgreSQL takes an advisory lock for the transaction."""
     with connection.begin():
         if connection.dialect.name == "postgresql":
+            # another intake's migration may take longer than any lock or statement of the hub's own work
+            _set_timeouts(connection, "0")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            _set_timeouts(connection, "DEFAULT")
         yield
+
+
+def _set_timeouts(connection: sa.Connection, value: str) -> None:
+    for name in ("lock_timeout", "statement_timeout"):
+        connection.execute(sa.text(f"SET LOCAL {name} TO {value}"))
