@@ -8,7 +8,8 @@ is never taken for a failure, nor for a success.
          ──▶ UNAVAILABLE, THROTTLED ──▶ Retry by the profile; then Failed external_unavailable
          ──▶ our credentials refused ─▶ Release, as if it had not been sent
          ──▶ UNKNOWN ── honours the key ▶ Retry at once with the same key, still in doubt
-                     └─ otherwise ────▶ InDoubt: look it up at +2, +5, +15, +30 s and at the conclusive moment
+                     └─ otherwise ────▶ InDoubt: look it up at +2, +5, +15, +30 s and, if that is later, at the
+                                        conclusive moment; found ─▶ Completed, absent to the last ─▶ as if not applied
 
 What is heard of one post says nothing of an earlier one whose outcome is unknown: while there is one, refusals are
 retried and in the end looked up, never taken for the end.
@@ -23,7 +24,7 @@ JITTER = 0.2
 RETRY_AFTER_CEILING_SECONDS = 3600.0
 #: When an attempt of unknown outcome is looked up, in seconds after that became known.
 LOOKUP_LADDER_SECONDS = (2.0, 5.0, 15.0, 30.0)
-#: A slow system may still commit after the attempt's time-out; only after this much more is "absent" a proof.
+#: A slow system may still commit after the attempt's time-out; not before this much more is "absent" a proof.
 CONCLUSIVE_MARGIN_SECONDS = 5.0
 
 
@@ -201,14 +202,14 @@ def after_lookup(lookup: Lookup, progress: Progress, policy: Policy) -> Decision
     match lookup.outcome:
         case LookupOutcome.UNSUPPORTED:
             return _cannot_be_asked(progress, policy)
-        case LookupOutcome.ABSENT if _is_conclusive(progress, policy):
-            return _proven_absent(progress, policy)
-        case LookupOutcome.NOT_KNOWN if _is_conclusive(progress, policy) and _is_last_rung(progress):
-            detail = f"It is not known whether the external system has it; asking it did not help: {lookup.detail}"
-            return Failed(reason=FailureReason.OUTCOME_UNKNOWN, detail=detail)
-        case LookupOutcome.ABSENT | LookupOutcome.NOT_KNOWN:
+        case LookupOutcome.ABSENT | LookupOutcome.NOT_KNOWN if not _is_last_lookup(progress, policy):
             delay = _seconds_to_next_lookup(progress, policy)
             return InDoubt(delay_seconds=delay, lookup_made=True, timed_out=progress.timed_out)
+        case LookupOutcome.ABSENT:
+            return _proven_absent(progress, policy)
+        case LookupOutcome.NOT_KNOWN:
+            detail = f"It is not known whether the external system has it; asking it did not help: {lookup.detail}"
+            return Failed(reason=FailureReason.OUTCOME_UNKNOWN, detail=detail)
         case _:
             assert_never(lookup.outcome)
 
@@ -273,8 +274,9 @@ def _conclusive_at(progress: Progress, policy: Policy) -> int:
     return progress.sent_at + round((policy.timeout_seconds + CONCLUSIVE_MARGIN_SECONDS) * SECOND)
 
 
-def _is_conclusive(progress: Progress, policy: Policy) -> bool:
-    return progress.claimed_at >= _conclusive_at(progress, policy)
+def _is_last_lookup(progress: Progress, policy: Policy) -> bool:
+    """Whether the ladder is through and the conclusive moment has come."""
+    return _is_last_rung(progress) and progress.claimed_at >= _conclusive_at(progress, policy)
 
 
 def _is_last_rung(progress: Progress) -> bool:
@@ -282,10 +284,8 @@ def _is_last_rung(progress: Progress) -> bool:
 
 
 def _seconds_to_next_lookup(progress: Progress, policy: Policy) -> float:
-    """To the next rung, but not past the conclusive moment while that is still to come."""
-    to_conclusion = (_conclusive_at(progress, policy) - progress.claimed_at) / SECOND
+    """To the next rung, and from the last to the conclusive moment."""
     if _is_last_rung(progress):
-        return to_conclusion
+        return (_conclusive_at(progress, policy) - progress.claimed_at) / SECOND
     made = progress.lookups + 1
-    to_rung = LOOKUP_LADDER_SECONDS[made] - LOOKUP_LADDER_SECONDS[made - 1]
-    return min(to_rung, to_conclusion) if to_conclusion > 0 else to_rung
+    return LOOKUP_LADDER_SECONDS[made] - LOOKUP_LADDER_SECONDS[made - 1]

@@ -14,8 +14,8 @@ TARGETS = (HONOURS_KEY, MUST_BE_ASKED, PLAIN_JSON)
 #: Of every call, so that work is in flight whenever something dies.
 LATENCY_SECONDS = 0.2
 TIMEOUT_SECONDS = 3.0
-#: A late system commits at most this long after it was called: before the moment at which "absent" is a proof, which
-#: is 5 s after the time-out. A system that takes longer is beyond what any hub can know (docs/chaos.md).
+#: A late system commits at most this long after it was called: before the moment at which "absent" can be a proof, at
+#: the earliest 5 s after the time-out. A system that takes longer is beyond what any hub can know (docs/chaos.md).
 LATEST_COMMIT_SECONDS = 5.0
 
 _SCHEMA = {

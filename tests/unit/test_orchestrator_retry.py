@@ -227,13 +227,13 @@ def test_found_completes_at_any_time(now_after_send: float) -> None:
     assert decision == Completed(external_response_json="{}")
 
 
-# The attempt broke 1 s after the send; its time-out is 60 s, so "absent" is a proof from 60 + 5 = 65 s on.
+# The attempt broke 1 s after the send; its time-out is 60 s, so the conclusive moment is 60 + 5 = 65 s after it.
 LADDER = [
     (3.0, 0, 3.0),  # +2 s: next at +5, 5 - 2 = 3
     (6.0, 1, 10.0),  # +5 s: next at +15, 15 - 5 = 10
     (16.0, 2, 15.0),  # +15 s: next at +30, 30 - 15 = 15
     (31.0, 3, 34.0),  # +30 s: the ladder ends; 65 - 31 = 34 to the conclusive moment
-    (55.0, 2, 10.0),  # a late rung: 30 - 15 = 15 would pass the conclusive moment, 65 - 55 = 10 meets it
+    (55.0, 2, 15.0),  # a late rung: 30 - 15 = 15, though the conclusive moment comes first
 ]
 
 
@@ -250,7 +250,6 @@ def test_climbs_the_ladder_to_the_conclusive_moment(
 def test_the_time_out_is_remembered_on_the_ladder() -> None:
     decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=62, timed_out=True), policy())
 
-    # 65 - 62 = 3, which is also the ladder's 5 - 2
     assert decision == InDoubt(delay_seconds=3.0, lookup_made=True, timed_out=True)
 
 
@@ -266,38 +265,51 @@ def test_the_time_out_is_remembered_on_the_ladder() -> None:
 def test_absent_is_a_proof_from_the_time_out_plus_5_seconds_on(
     timeout_seconds: float, now_after_send: float, proven: bool
 ) -> None:
-    decision = look_up(
-        LookupOutcome.ABSENT, progress(now_after_send=now_after_send), policy(timeout_seconds=timeout_seconds)
-    )
+    so_far = progress(now_after_send=now_after_send, lookups=3)
+    decision = look_up(LookupOutcome.ABSENT, so_far, policy(timeout_seconds=timeout_seconds))
 
     assert isinstance(decision, Retry) is proven
 
 
+@pytest.mark.parametrize("outcome", [LookupOutcome.ABSENT, LookupOutcome.NOT_KNOWN])
+@pytest.mark.parametrize(("now_after_send", "lookups", "seconds"), [(7, 0, 3.0), (10, 1, 10.0), (20, 2, 15.0)])
+def test_absent_is_no_proof_before_the_ladder_ends(
+    outcome: LookupOutcome, now_after_send: float, lookups: int, seconds: float
+) -> None:
+    # time-out 5 s, met: conclusive from 5 + 5 = 10 s on, which is the rung +5; the ladder still has +15 and +30
+    so_far = progress(now_after_send=now_after_send, lookups=lookups, timed_out=True)
+    decision = look_up(outcome, so_far, policy(timeout_seconds=5, retries_timeouts=True))
+
+    assert decision == InDoubt(delay_seconds=seconds, lookup_made=True, timed_out=True)
+
+
 def test_proven_absent_is_posted_again_at_once_and_spends_a_retry() -> None:
-    assert look_up(LookupOutcome.ABSENT, progress(now_after_send=65), policy()) == Retry(delay_seconds=0.0)
+    so_far = progress(now_after_send=65, lookups=4)
+
+    assert look_up(LookupOutcome.ABSENT, so_far, policy()) == Retry(delay_seconds=0.0)
 
 
 def test_proven_absent_with_the_retries_spent_fails() -> None:
-    decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=65, retries=3), policy())
+    decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=65, lookups=4, retries=3), policy())
 
     assert failed(decision) == (FailureReason.OUTCOME_UNKNOWN, True)
 
 
 def test_proven_absent_after_a_time_out_fails_as_timeout() -> None:
-    decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=65, timed_out=True), policy())
+    decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=90, lookups=3, timed_out=True), policy())
 
     assert failed(decision) == (FailureReason.TIMEOUT, True)
 
 
 def test_proven_absent_after_a_time_out_is_posted_again_where_the_target_says_so() -> None:
-    by = policy(retries_timeouts=True)
+    so_far = progress(now_after_send=90, lookups=3, timed_out=True)
 
-    assert look_up(LookupOutcome.ABSENT, progress(now_after_send=65, timed_out=True), by) == Retry(delay_seconds=0.0)
+    assert look_up(LookupOutcome.ABSENT, so_far, policy(retries_timeouts=True)) == Retry(delay_seconds=0.0)
 
 
 def test_time_outs_are_not_retried_for_ever() -> None:
-    by = policy(retries_timeouts=True)
-    decision = look_up(LookupOutcome.ABSENT, progress(now_after_send=65, timed_out=True, retries=3), by)
+    so_far = progress(now_after_send=90, lookups=3, timed_out=True, retries=3)
+    decision = look_up(LookupOutcome.ABSENT, so_far, policy(retries_timeouts=True))
 
     assert failed(decision) == (FailureReason.TIMEOUT, True)
 
@@ -306,13 +318,6 @@ def test_not_known_at_the_conclusive_moment_fails_as_unknown() -> None:
     decision = look_up(LookupOutcome.NOT_KNOWN, progress(now_after_send=65, lookups=4), policy())
 
     assert failed(decision) == (FailureReason.OUTCOME_UNKNOWN, True)
-
-
-def test_not_known_uses_the_whole_ladder_where_the_time_out_is_short() -> None:
-    # time-out 1 s: conclusive from 6 s on, but the ladder still has +15 and +30
-    decision = look_up(LookupOutcome.NOT_KNOWN, progress(now_after_send=7, lookups=1), policy(timeout_seconds=1))
-
-    assert decision == InDoubt(delay_seconds=10.0, lookup_made=True, timed_out=False)
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
