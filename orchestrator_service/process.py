@@ -322,6 +322,7 @@ class Processor:
             return False
         status = await self._tell(mapping.decision_report(work.lease, conclusion.decision, conclusion.call))
         if status != lifecycle_pb2.REPORT_STATUS_ACCEPTED:
+            _say_refused(work.target.name, conclusion.decision, conclusion.call)
             return False
         if isinstance(conclusion.decision, Retry):
             outcome = conclusion.call.outcome if conclusion.call is not None else ""
@@ -350,6 +351,15 @@ def _hand_back(work: Work, delay_seconds: float) -> Release:
 def _take_back(delay_seconds: float, *, still_in_doubt: bool = False) -> Release:
     """Undo the announcement; an earlier post that is in doubt stays so, whatever became of this one."""
     return Release(delay_seconds=delay_seconds, not_sent=True, still_in_doubt=still_in_doubt)
+
+
+def _say_refused(system: str, decision: Decision, call: mapping.Call | None) -> None:
+    """Log what intake did not take: the request has ended, another worker has it, or the report was on record already.
+
+    Intake does not say which. The external system's answer stays out of it: it may hold the document.
+    """
+    outcome = call.outcome if call is not None else ""
+    log.warning("Report was refused", system=system, step=type(decision).__name__, outcome=outcome)
 
 
 def _say(system: str, decision: Decision, call: mapping.Call | None) -> None:

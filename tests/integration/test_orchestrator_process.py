@@ -19,14 +19,7 @@ from orchestrator_service.clients import AdapterClient
 from orchestrator_service.retry import Outcome
 from orchestrator_service.validation import PayloadSchema
 from tests.fake_lifecycle import StoredRequest
-from tests.orchestrator_fakes import (
-    Surroundings,
-    always,
-    capacity_for,
-    claim,
-    looked_up,
-    target,
-)
+from tests.orchestrator_fakes import Surroundings, always, capacity_for, claim, looked_up, target
 
 ERP = target()
 UNAVAILABLE = DeliverResponse(outcome=adapter_pb2.OUTCOME_UNAVAILABLE, detail="503")
@@ -334,6 +327,23 @@ async def test_a_lease_that_is_no_longer_ours_is_not_sent(parts: Surroundings) -
     await parts.processor(ERP).process(lease, place_in(capacity_for(ERP)), ERP)
 
     assert (parts.intake.requests[request_id].steps, parts.adapter.deliveries) == ([], [])
+
+
+async def test_an_outcome_that_intake_does_not_take_any_more_is_said(parts: Surroundings) -> None:
+    request_id = parts.intake.add()
+
+    async def delivers_too_late(_: DeliverRequest) -> DeliverResponse:
+        parts.intake.requests[request_id].is_terminal = True  # it has ended otherwise meanwhile
+        return DeliverResponse(outcome=adapter_pb2.OUTCOME_DELIVERED)
+
+    parts.adapter.answer = delivers_too_late
+    with capture_logs(processors=[add_bound_fields]) as lines:
+        await process(parts, request_id)
+
+    said = [(line["event"], line["request_id"], line["step"], line["outcome"]) for line in lines if "step" in line]
+    assert said == [("Report was refused", request_id, "Completed", "DELIVERED")]
+    assert [line["log_level"] for line in lines if "step" in line] == ["warning"]
+    assert "Integration completed successfully" not in {line["event"] for line in lines}
 
 
 async def test_a_target_that_closed_after_the_claim_is_not_called(parts: Surroundings) -> None:
