@@ -140,8 +140,13 @@ class Streams:
         entries = [Entry(entry_id, fields or {}) for entry_id, fields in _entries(reply, stream)]
         return entries, max(0, left_ms) / 1000
 
+    async def pause_seconds(self, target: str) -> float:
+        """For how long a target wants to be left alone; 0 when it may be called. Raises: StreamsUnavailable."""
+        left_ms: int = await _guard(self._commands.pttl(_PAUSE_PREFIX + target))
+        return max(0, left_ms) / 1000
+
     async def leave_alone(self, target: str, seconds: float) -> None:
-        """Tell the other workers that a target wants no calls for so long; a longer wait stands.
+        """Tell all workers, those to come too, that a target wants no calls for so long; a longer wait stands.
 
         Raises: StreamsUnavailable.
         """

@@ -115,6 +115,8 @@ class TargetReader:
         self._reclaim_seconds = reclaim_seconds
         self._sweep_at = 0.0
         self._reclaim_at = 0.0
+        #: Whether others called the target too when its pause was last asked for; None before the first time.
+        self._had_peers: bool | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_taking = False
         self._is_stopping = False
@@ -163,6 +165,7 @@ class TargetReader:
 
     async def _next_entries(self) -> Sequence[Entry]:
         """Wait for room, then give what has been left lying, or else what is new."""
+        await self._ask_for_pause()
         room = min(await self.capacity.room(), MAX_READ)
         if not await self._adapter.reachable():
             self.capacity.trouble = WaitReason.ADAPTER_AWAY
@@ -189,12 +192,18 @@ class TargetReader:
         self.capacity.pause(pause_seconds)
         return entries
 
+    async def _ask_for_pause(self) -> None:
+        """Learn what no read tells: of a pause from before this worker's time, or from a peer that has left since."""
+        has_peers = self.capacity.has_peers
+        if has_peers is not self._had_peers:
+            self.capacity.pause(await self._streams.pause_seconds(self.target.name))
+            self._had_peers = has_peers
+
     def _tell_of_pause(self, seconds: float) -> None:
-        """Have the other workers leave the target alone too; who does not hear it will be told by the target."""
-        if self.capacity.has_peers:
-            task = asyncio.create_task(self._leave_alone(seconds))
-            self._in_hand.tasks.add(task)
-            task.add_done_callback(self._in_hand.tasks.discard)
+        """Have the others, those to come too, leave the target alone; who does not hear it is told by the target."""
+        task = asyncio.create_task(self._leave_alone(seconds))
+        self._in_hand.tasks.add(task)
+        task.add_done_callback(self._in_hand.tasks.discard)
 
     async def _leave_alone(self, seconds: float) -> None:
         try:

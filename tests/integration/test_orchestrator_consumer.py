@@ -326,6 +326,28 @@ async def test_a_pause_that_one_worker_was_asked_for_is_kept_by_the_others(
     assert called_meanwhile == 1
 
 
+async def test_a_pause_that_a_lone_worker_was_asked_for_is_kept_by_the_one_after_it(
+    parts: Surroundings, db: Any, consuming: Consuming
+) -> None:
+    throttled = DeliverResponse(outcome=adapter_pb2.OUTCOME_THROTTLED)
+    throttled.retry_after.FromMilliseconds(1500)
+    parts.adapter.answer = always(throttled)
+    async with consuming():
+        await ring(db, parts.intake.add())
+        await eventually(lambda: parts.adapter.deliveries)
+    parts.adapter.answer = delivered
+    left, new = parts.intake.add(), parts.intake.add()
+    await ring(db, left)
+    await db.xreadgroup(GROUP, "dead-worker", {ERP: ">"})
+    await ring(db, new)
+    async with consuming(reclaim_seconds=0) as consumer:
+        await eventually(lambda: _waits(consumer))
+        called_meanwhile = len(parts.adapter.deliveries)
+        await eventually(lambda: all(parts.intake.requests[request_id].is_terminal for request_id in (left, new)))
+
+    assert called_meanwhile == 1
+
+
 def _waits(consumer: Consumer) -> bool:
     wait = consumer.readers[0].capacity.wait()
     return wait is not None and wait.reason is WaitReason.RETRY_AFTER

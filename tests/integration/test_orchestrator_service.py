@@ -77,7 +77,9 @@ def variables(parts: Surroundings, valkey: ValkeyServer, tmp_path: Path) -> dict
 
 
 @pytest.fixture
-async def service(variables: dict[str, Any]) -> AsyncIterator[Service]:
+async def service(variables: dict[str, Any], db: Any) -> AsyncIterator[Service]:
+    """An orchestrator that starts with an empty Redis: without the pause that an earlier test's target asked for."""
+    assert await db.dbsize() == 0
     service = await build(HubSettings(**variables))
     await service.start()
     yield service

@@ -68,12 +68,13 @@ async def test_a_pause_is_heard_with_the_next_work(streams: Streams, commands: r
     await streams.leave_alone("Anything", 20)
     await streams.leave_alone("Anything", 5)  # a longer wait stands
     entries, seconds = await streams.read_work("Anything", "worker", 10)
+    asked_for = await streams.pause_seconds("Anything")
     await commands.delete("hub:pause:Anything")
     nothing, over = await streams.read_work("Anything", "worker", 10)
 
     assert [entry.fields["id"] for entry in entries] == ["1"]
-    assert 19 < seconds <= 20
-    assert (nothing, over) == ([], 0)
+    assert 19 < asked_for <= seconds <= 20
+    assert (nothing, over, await streams.pause_seconds("Anything")) == ([], 0, 0)
 
 
 async def test_a_lost_group_is_made_again_while_a_pause_is_looked_for(streams: Streams, commands: redis.Redis) -> None:
