@@ -288,7 +288,7 @@ class TargetReader:
             recorded = await self._processor.process(lease, place, self.target, origin)
         except Exception:  # the outermost frame of a request: its lease runs out and others take it
             log.exception(
-                "Processing failed",
+                "Error processing integration request",
                 request_id=integration_request.id,
                 correlation_id=integration_request.correlation_id,
             )

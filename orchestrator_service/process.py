@@ -194,7 +194,7 @@ class Processor:
                 or await self._deliver(work)
             )
         except Exception:  # a fault of ours must neither lose the request nor be repeated at once
-            log.exception("Processing failed")
+            log.exception("Error processing integration request")
             return Conclusion(decision=Release(delay_seconds=FAULT_SECONDS))
 
     def _redirect(self, work: Work) -> Conclusion | None:

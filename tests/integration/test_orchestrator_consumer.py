@@ -270,7 +270,7 @@ async def test_a_fault_of_ours_is_logged_under_the_requests_ids(
 
     correlation_id = parts.intake.requests[request_id].lease.integration_request.correlation_id
     assert [(line["event"], line["request_id"], line["correlation_id"]) for line in lines] == [
-        ("Processing failed", request_id, correlation_id)
+        ("Error processing integration request", request_id, correlation_id)
     ]
 
 

@@ -386,7 +386,7 @@ async def test_a_fault_of_ours_hands_the_request_back(parts: Surroundings) -> No
         request = await process(parts, parts.intake.add(), schemas=schemas)
 
     assert request.steps == ["release"]
-    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["Processing failed"]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["Error processing integration request"]
 
 
 async def test_no_log_line_holds_the_payload(parts: Surroundings) -> None:
