@@ -12,7 +12,8 @@ is never taken for a failure, nor for a success.
                                         conclusive moment; found ─▶ Completed, absent to the last ─▶ as if not applied
 
 What is heard of one post says nothing of an earlier one whose outcome is unknown: while there is one, refusals are
-retried and in the end looked up, never taken for the end.
+retried and in the end looked up, never taken for the end. Where the key is honoured too: a refusal may be that of a
+proxy before the system, or come while the first post still runs, or say that the key is known with another payload.
 """
 
 from dataclasses import dataclass
