@@ -5,7 +5,6 @@ gateway.request_body, answers in gateway.http_call.
 """
 
 import asyncio
-import re
 from collections import deque
 from urllib.parse import unquote
 
@@ -34,8 +33,6 @@ MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
 
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
 
 class GatewayProtocol(HttpToolsProtocol):
     """One connection of a partner."""
@@ -61,9 +58,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._waits_since is None:
             self._waits_since = self.loop.time()
         self._head_bytes += len(data)
-        if self._in_head:
-            data = _without_upgrade(data)
-        super().data_received(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_headers_too_large())
 
@@ -79,6 +77,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS or (is_long and self._count_head_bytes() > MAX_HEAD_BYTES):
             self._refusal = _headers_too_large()
             raise ValueError("the request's head is over its limits")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("no tunnel is opened")
+            return  # this head is parsed again, without the offer
         self._in_head = False
         self._head_bytes = 0
         call = self._new_call()
@@ -117,6 +119,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the client has sent all it announced (parser callback)."""
+        if self.parser.should_upgrade():
+            return
         self._in_head = True
         self._head_bytes = 0
         self._waits_since = None
@@ -140,6 +144,30 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()  # it never said a word
         else:
             self._refuse(SlowRequest("The request did not arrive in time; send it again, faster."))
+
+    def _parse(self, data: bytes) -> None:
+        """Parse; an offer to upgrade is passed over, as a server may do (RFC 9110, 7.8). Raises: HttpParserError.
+
+        Java's HttpClient offers h2c with every plain call. The parser takes a call with an offer to end with its head,
+        and what follows to be of another protocol: a new parser is given that head without the offer, then the rest.
+        """
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as pause:
+                rest = memoryview(rest)[pause.args[0] :]
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(head)
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _refuse(self, error: HubError) -> None:
         """Answer with a problem and close, unless an answer is out or still to come."""
@@ -204,17 +232,6 @@ class GatewayProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         return STATUS_LINE[status] + lines + b"\r\n" + body
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Rename an Upgrade header, which a server may ignore (RFC 9110, 7.8).
-
-    Java's HttpClient offers h2c with every plain call, and httptools takes a call with such an offer to have no body.
-    """
-    if _UPGRADE.search(data, 0, MAX_HEAD_BYTES) is None:
-        return data
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-offer:", head) + end + rest
 
 
 def _headers_too_large() -> HeadersTooLarge:

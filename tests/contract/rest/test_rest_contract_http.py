@@ -108,19 +108,6 @@ async def test_a_small_unread_body_leaves_the_connection_usable(served: Served) 
     assert (refused.status, served_next.status) == (401, 200)
 
 
-async def test_an_offer_to_upgrade_is_passed_over(served: Served) -> None:
-    # Java's HttpClient offers h2c with every call
-    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
-    connection = await served.connect()
-
-    first = await connection.send(served.create(create_body("A"), offer)).answer()
-    second = await connection.send(served.create(create_body("B"), offer.lower())).answer()
-    third = await connection.send(served.create(create_body("C"), offer.upper())).answer()
-
-    assert (first.status, second.status, third.status) == (202, 202, 202)
-    assert [request.external_id for request in served.hub.intake.stored.values()] == ["A", "B", "C"]
-
-
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
     connection = await served.connect()
 
