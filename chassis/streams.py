@@ -8,7 +8,7 @@ finding 1; FAULTS, cases 23 and 24).
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,7 +17,7 @@ import redis.asyncio as redis
 from hiredis import pack_command
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from chassis.errors import Unavailable
 from chassis.logs import get_logger
@@ -80,20 +80,21 @@ class Streams:
         Raises: StreamsUnavailable; some may have been added.
         """
         packed = b"".join(pack_command(_xadd(stream, fields)) for stream, fields in entries)
-        refused: dict[int, ResponseError] = await _guard(self._send(packed, answers=len(entries)))
+        refused: dict[int, ResponseError] = await self._guard(self._send(packed, answers=len(entries)))
         if not refused:
             return
         for stream in {entries[index][0] for index, error in refused.items() if "WRONGTYPE" in str(error)}:
             log.warning("A key that should be a stream was deleted", stream=stream)
-            await _guard(self._commands.delete(stream))
+            await self._guard(self._commands.delete(stream))
         cause = str(next(iter(refused.values())))
         raise StreamsUnavailable("Redis refuses entries; see its log.", cause=cause[:80])
 
     async def _send(self, packed: bytes, *, answers: int) -> dict[int, ResponseError]:
         """Send commands that hiredis has packed: redis-py's pipeline packs in Python, at more than twice the cost.
 
-        Gives the refusals by the command's place. One time-out for all: redis-py's own, for each answer, cost more than
-        the answer. Whatever ends this early closes the connection, so that nobody else reads what is left.
+        Gives the refusals by the command's place, but raises a replica's. One time-out for all: redis-py's own, for
+        each answer, cost more than the answer. Whatever ends this early closes the connection, so that nobody else
+        reads what is left.
         """
         refused: dict[int, ResponseError] = {}
         async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._is_publishing:
@@ -103,6 +104,9 @@ class Streams:
                     await self._publisher.read_response()
                 except ResponseError as error:  # the answers behind it must be read all the same
                     refused[index] = error
+        for refusal in refused.values():
+            if isinstance(refusal, ReadOnlyError):
+                raise refusal
         return refused
 
     async def ensure_group(self, stream: str) -> None:
@@ -111,7 +115,7 @@ class Streams:
         From id 0, never `$`: what was added meanwhile must be read. Raises: StreamsUnavailable.
         """
         try:
-            await _guard(self._commands.xgroup_create(stream, GROUP, id="0", mkstream=True))
+            await self._guard(self._commands.xgroup_create(stream, GROUP, id="0", mkstream=True))
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -133,7 +137,7 @@ class Streams:
         pipeline.xreadgroup(GROUP, consumer, {stream: ">"}, count=count, block=self._block_ms)
         pipeline.pttl(_PAUSE_PREFIX + target)
         try:
-            reply, left_ms = await _guard(pipeline.execute())
+            reply, left_ms = await self._guard(pipeline.execute())
         except ResponseError as error:
             await self._recover_group(stream, error)
             return [], 0.0
@@ -154,7 +158,7 @@ class Streams:
         pipeline = self._commands.pipeline(transaction=False)
         pipeline.set(key, "1", px=milliseconds, nx=True)
         pipeline.pexpire(key, milliseconds, gt=True)
-        await _guard(pipeline.execute())
+        await self._guard(pipeline.execute())
 
     async def own_pending(self, stream: str, consumer: str, count: int) -> list[Entry]:
         """Entries that were delivered to this consumer and are not acknowledged. Raises: StreamsUnavailable."""
@@ -166,7 +170,7 @@ class Streams:
         Raises: StreamsUnavailable.
         """
         try:
-            reply: Any = await _guard(
+            reply: Any = await self._guard(
                 self._commands.xautoclaim(stream, GROUP, consumer, round(idle_seconds * 1000), "0-0", count=count)
             )
         except ResponseError as error:
@@ -185,7 +189,7 @@ class Streams:
         pipeline.xack(stream, GROUP, *entry_ids)
         pipeline.xdel(stream, *entry_ids)
         try:
-            await _guard(pipeline.execute())
+            await self._guard(pipeline.execute())
         except ResponseError as error:
             await self._recover_group(stream, error)
 
@@ -194,7 +198,7 @@ class Streams:
         pipeline = self._commands.pipeline(transaction=False)
         pipeline.xlen(stream)
         pipeline.xrange(stream, count=1)
-        length, oldest = await _guard(pipeline.execute())
+        length, oldest = await self._guard(pipeline.execute())
         return length, int(oldest[0][0].partition("-")[0]) / 1000 if oldest else None
 
     async def drop_consumer(self, stream: str, consumer: str) -> None:
@@ -203,9 +207,9 @@ class Streams:
         Raises: StreamsUnavailable.
         """
         try:
-            pending: Any = await _guard(self._commands.xpending_range(stream, GROUP, "-", "+", 1, consumer))
+            pending: Any = await self._guard(self._commands.xpending_range(stream, GROUP, "-", "+", 1, consumer))
             if not pending:
-                await _guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer))
+                await self._guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer))
         except ResponseError as error:
             await self._recover_group(stream, error)
 
@@ -215,21 +219,25 @@ class Streams:
         Raises: StreamsUnavailable.
         """
         try:
-            consumers: Any = await _guard(self._commands.xinfo_consumers(stream, GROUP))
+            consumers: Any = await self._guard(self._commands.xinfo_consumers(stream, GROUP))
         except ResponseError as error:
             await self._recover_group(stream, error)
             return
         for consumer in consumers:
             if not consumer["pending"] and consumer["idle"] > idle_seconds * 1000:
-                await _guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer["name"]))
+                await self._guard(self._commands.xgroup_delconsumer(stream, GROUP, consumer["name"]))
 
     async def memory_lost(self) -> bool:
-        """Whether the marker is gone: Redis was flushed, replaced or lost its files. Raises: StreamsUnavailable."""
-        return not await _guard(self._commands.exists(_MARKER_KEY))
+        """Whether the marker is gone: Redis was flushed, replaced or lost its files.
+
+        It is written where it is there, not asked for: a Redis that takes no writes (a replica, a full one) answers
+        questions all the same. Raises: StreamsUnavailable.
+        """
+        return not await self._guard(self._commands.set(_MARKER_KEY, "1", xx=True))
 
     async def set_marker(self) -> None:
         """Remember that everything that waits has been rung. Raises: StreamsUnavailable."""
-        await _guard(self._commands.set(_MARKER_KEY, "1"))
+        await self._guard(self._commands.set(_MARKER_KEY, "1"))
 
     async def trim_by_age(self) -> None:
         """Forget old entries of the event and dead-letter streams, never work. Raises: StreamsUnavailable."""
@@ -237,11 +245,11 @@ class Streams:
         pipeline = self._commands.pipeline(transaction=False)
         pipeline.xtrim(EVENTS_STREAM, minid=str(now_ms - self._event_age_ms), approximate=True)
         pipeline.xtrim(DEAD_LETTER_STREAM, minid=str(now_ms - DEAD_LETTER_AGE_SECONDS * 1000), approximate=True)
-        await _guard(pipeline.execute())
+        await self._guard(pipeline.execute())
 
     async def ping(self) -> None:
         """Raises: StreamsUnavailable when Redis does not answer."""
-        await _guard(self._commands.ping())
+        await self._guard(self._commands.ping())
 
     async def start(self) -> None:
         """Do nothing: connections are made when they are used, since Redis may come later than the hub."""
@@ -252,7 +260,7 @@ class Streams:
 
     async def _read_group(self, stream: str, consumer: str, count: int, start: str, block: int | None) -> list[Entry]:
         try:
-            reply: Any = await _guard(
+            reply: Any = await self._guard(
                 self._reader.xreadgroup(GROUP, consumer, {stream: start}, count=count, block=block)
             )
         except ResponseError as error:
@@ -264,6 +272,29 @@ class Streams:
         if "NOGROUP" not in str(error) and "no such key" not in str(error).lower():
             raise StreamsUnavailable("Redis refuses a stream command; see its log.", cause=str(error)[:80]) from error
         await self.ensure_group(stream)
+
+    async def _guard(self, command: Awaitable[Any]) -> Any:
+        """Translate redis' errors once; what the server says of a command stays for the caller to judge."""
+        try:
+            return await command
+        except ReadOnlyError as error:
+            await self._leave()
+            raise StreamsUnavailable("Redis takes no writes here; the next call connects anew.") from error
+        except ResponseError as error:
+            if "NOGROUP" in str(error) or "BUSYGROUP" in str(error) or "no such key" in str(error).lower():
+                raise
+            raise StreamsUnavailable("Redis refuses a command; see its log.", cause=str(error)[:80]) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StreamsUnavailable(
+                "Redis does not answer; work goes on when it is back.", cause=type(error).__name__
+            ) from error
+
+    async def _leave(self) -> None:
+        """Close the connections, for a failover may have left them with a demoted primary: new ones go by the name."""
+        async with self._is_publishing:
+            await self._publisher.disconnect()
+        for client in (self._commands, self._reader):  # what waits for an answer gets the same one
+            await client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _entries(reply: Any, stream: str) -> list[tuple[str, Mapping[str, str] | None]]:
@@ -286,17 +317,3 @@ def _client(url: str, timeout_seconds: float | None) -> redis.Redis:
         socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
-
-
-async def _guard(command: Any) -> Any:
-    """Translate redis' errors once; what the server says of a command stays for the caller to judge."""
-    try:
-        return await command
-    except ResponseError as error:
-        if "NOGROUP" in str(error) or "BUSYGROUP" in str(error) or "no such key" in str(error).lower():
-            raise
-        raise StreamsUnavailable("Redis refuses a command; see its log.", cause=str(error)[:80]) from error
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StreamsUnavailable(
-            "Redis does not answer; work goes on when it is back.", cause=type(error).__name__
-        ) from error

@@ -53,7 +53,7 @@ class Scheduler:
         await self._loop.stop()
 
     async def _step(self) -> None:
-        # a ring into a dead Redis would push every due row back for nothing
+        # a ring into a Redis that is dead or takes no writes would push every due row back for nothing
         await self._check_memory()
         while (await self.ring_due()).is_full:
             pass
