@@ -271,6 +271,31 @@ class _Health(health.aio.HealthServicer):
         self._closes.set()
 
 
+class Part:
+    """Something that may be away while its server serves all the rest: health tells of it under its own name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_there = True
+        self._health: _Health | None = None
+
+    async def join(self, health: _Health) -> None:
+        """Be told of by a server's health from now on."""
+        self._health = health
+        await self._say()
+
+    async def tell(self, *, is_there: bool) -> None:
+        """Say whether it is there."""
+        if is_there != self._is_there:
+            self._is_there = is_there
+            await self._say()
+
+    async def _say(self) -> None:
+        if self._health is not None:
+            statuses = health_pb2.HealthCheckResponse
+            await self._health.set(self._name, statuses.SERVING if self._is_there else statuses.NOT_SERVING)
+
+
 class RpcServer:
     """A gRPC server as a component: ready after `start`, drained by `stop`."""
 
@@ -282,8 +307,10 @@ class RpcServer:
         *,
         grace_seconds: float,
         credentials: grpc.ServerCredentials | None = None,
+        parts: Sequence[Part] = (),
     ) -> None:
-        """`credentials` encrypt the link (chassis.tls); None = plain text."""
+        """`credentials` encrypt the link (chassis.tls); None = plain text. Health tells of `parts` too."""
+        self._parts = parts
         self._credentials = credentials
         self._address = address
         self._servicers = servicers
@@ -315,6 +342,8 @@ class RpcServer:
         self._server = server
         for name in ["", *names]:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for part in self._parts:
+            await part.join(self._health)
 
     async def stop(self) -> None:
         """Say NOT_SERVING, let callers leave, refuse new calls, finish those in flight within the grace.

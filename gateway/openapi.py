@@ -223,7 +223,7 @@ _OPERATIONS: dict[str, Spec] = {
         "errors": (400, 404, *_READ),
     },
     "GET /healthz": _probe("healthz", "The process is alive"),
-    "GET /readyz": _probe("readyz", "Calls can be served", 503),
+    "GET /readyz": _probe("readyz", "Calls can be served and requests stored", 503),
     "GET /openapi.json": _page("openapi", "This document", "application/json"),
     "GET /docs": _page("docs", "This document as a page", "text/html"),
     "GET /docs/{asset}": {

@@ -19,7 +19,7 @@ class ProbeRoutes:
         return _probe_answer("ok")
 
     async def readyz(self, _: Request) -> Response:
-        """Answer 200 when calls can be served, else 503."""
+        """Answer 200 when calls can be served and requests stored, else 503."""
         await self._readiness.check()
         return _probe_answer("ready")
 

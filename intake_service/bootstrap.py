@@ -3,7 +3,7 @@
 from chassis.clock import Clock
 from chassis.database import Database, Store
 from chassis.rate_limit import RateLimit
-from chassis.rpc import RpcServer, Servicer, stages
+from chassis.rpc import Part, RpcServer, Servicer, stages
 from chassis.service import Service
 from chassis.settings import HubSettings
 from chassis.streams import Streams
@@ -54,8 +54,9 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
     backlog = Backlog(store, maximum=hub.max_backlog, maximum_per_partner=hub.max_backlog_per_partner)
     aftermath.append(Aftermath(relay, backlog, telemetry, tracing))
     rate_limit = RateLimit(hub.effective_redis_url, telemetry.counter("rate_limit_open_total"))
+    storage = Part("storage")
     commands = Commands(
-        store, backlog, settings.targets, telemetry, rate_limit, rate_per_minute=hub.partner_rate_per_minute
+        store, backlog, settings.targets, telemetry, rate_limit, storage, rate_per_minute=hub.partner_rate_per_minute
     )
     queries = Queries(store)
     keys = JwksSource(hub.effective_jwks)
@@ -82,6 +83,7 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
         stages(telemetry, verifier),
         grace_seconds=hub.grace_seconds,
         credentials=server_tls(hub),
+        parts=[storage],
     )
     metrics = MetricsServer(telemetry, hub.intake_metrics_address)
     scheduler = Scheduler(store, streams, relay, telemetry)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
 from chassis.database import Store
-from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, Violation
+from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, StorageUnavailable, Violation
 from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rate_limit import RateLimit, RateStanding, Wanted
+from chassis.rpc import Part
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
 from chassis.turns import Turns
@@ -69,10 +70,13 @@ class Commands:
         targets: Targets,
         telemetry: Telemetry,
         rate_limit: RateLimit,
+        storage: Part,
         *,
         rate_per_minute: int,
     ) -> None:
+        """`storage` is there while the database takes creates and heartbeats, which write whatever they find."""
         self._store = store
+        self._storage = storage
         self._backlog = backlog
         self._rate_limit = rate_limit
         self._rate_per_minute = rate_per_minute
@@ -105,10 +109,16 @@ class Commands:
         self._door.arrive(len(items))
         try:
             created = await self._store.write_many(requests.create_requests, items) if items else []
+        except StorageUnavailable:
+            await self._storage.tell(is_there=False)
+            raise
         finally:
             self._door.depart(len(items))
         elapsed_ms = (time.perf_counter() - started) * 1000
-        self._persist_ms.observe(elapsed_ms, sum(isinstance(each, requests.Created) for each in created))
+        stored = sum(isinstance(each, requests.Created) for each in created)
+        if stored:
+            await self._storage.tell(is_there=True)
+        self._persist_ms.observe(elapsed_ms, stored)
         answers = map(_answer, items, created)
         return [
             Answered(
@@ -150,9 +160,14 @@ class Commands:
 
     async def heartbeat(self, worker_id: str, *, leaving: bool) -> leases.BeatAnswer:
         """Keep a worker's leases. Raises: StorageUnavailable."""
-        answer: leases.BeatAnswer = await self._store.write(
-            leases.beat, leases.Beat(worker_id=worker_id, leaving=leaving)
-        )
+        try:
+            answer: leases.BeatAnswer = await self._store.write(
+                leases.beat, leases.Beat(worker_id=worker_id, leaving=leaving)
+            )
+        except StorageUnavailable:
+            await self._storage.tell(is_there=False)
+            raise
+        await self._storage.tell(is_there=True)
         return answer
 
     async def settle(self, items: Sequence[dead_letters.Settle]) -> list[dead_letters.Settled]:

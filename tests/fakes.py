@@ -16,7 +16,7 @@ from chassis.access import ACT_FOR_PARTNER, REQUESTS_READ, REQUESTS_WRITE
 from chassis.clock import SECOND, to_timestamp
 from chassis.correlation import correlation_id_var
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, InvalidRequest, Violation
-from chassis.rpc import RpcServer, Servicer, caller_var, stages
+from chassis.rpc import Part, RpcServer, Servicer, caller_var, stages
 from chassis.rpc_client import RpcClient
 from chassis.status import to_status
 from chassis.telemetry import Telemetry
@@ -25,7 +25,7 @@ from chassis.tokens import JwksSource, ServiceToken, TokenVerifier
 from chassis.tracing import Tracing
 from gateway.app import GatewayApp, build_app
 from gateway.intake_client import IntakeClient
-from gateway.readiness import INTAKE_SERVICE, Readiness
+from gateway.readiness import INTAKE_SERVICE, STORAGE, Readiness
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1.intake_pb2_grpc import add_IntakeServiceServicer_to_server
 
@@ -158,6 +158,8 @@ class GatewayUnderTest:
     keys: TestKeys
     telemetry: Telemetry
     readiness: Readiness
+    #: Of the intake, as its health tells of it.
+    storage: Part
 
     def header(self, *scopes: str, partner: str = "acme") -> dict[str, str]:
         """An Authorization header with both scopes of a partner, or with those named."""
@@ -184,7 +186,10 @@ async def running_gateway(
     servicer = Servicer(
         name=INTAKE_SERVICE, implementation=IntakeServicer(intake), add=add_IntakeServiceServicer_to_server
     )
-    intake_server = RpcServer(address, [servicer], stages(Telemetry("intake"), verifier), grace_seconds=0.1)
+    storage = Part(STORAGE)
+    intake_server = RpcServer(
+        address, [servicer], stages(Telemetry("intake"), verifier), grace_seconds=0.1, parts=[storage]
+    )
     await intake_server.start()
     token = ServiceToken(keys.signer, service="gateway", scopes=service_scopes)
     client = RpcClient(address, token, timeout_seconds=timeout_seconds)
@@ -200,7 +205,13 @@ async def running_gateway(
     )
     try:
         yield GatewayUnderTest(
-            app=app, intake=intake, intake_server=intake_server, keys=keys, telemetry=telemetry, readiness=readiness
+            app=app,
+            intake=intake,
+            intake_server=intake_server,
+            keys=keys,
+            telemetry=telemetry,
+            readiness=readiness,
+            storage=storage,
         )
     finally:
         await asyncio.wait_for(intake_client.stop(), 10)

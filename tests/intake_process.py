@@ -11,10 +11,12 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis.access import REQUESTS_READ, REQUESTS_WRITE
+from chassis.access import LIFECYCLE, REQUESTS_READ, REQUESTS_WRITE
 from chassis.testing import TestKeys, eventually, free_port
 from integrationhub.intake.v1 import intake_pb2 as pb
+from integrationhub.intake.v1 import lifecycle_pb2 as life
 from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
+from integrationhub.intake.v1.lifecycle_pb2_grpc import LifecycleServiceStub
 from tests.intake import TARGETS, Metadata, new_request
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,6 +128,14 @@ class IntakeProcess:
                 new_request(external_id, **fields), metadata=self.metadata(), timeout=10
             )
             return answer.integration_request
+
+    async def beat(self) -> None:
+        """Give a worker's sign of life, as each does every few seconds."""
+        token = self.keys.token("orchestrator", LIFECYCLE)
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            await LifecycleServiceStub(channel).Heartbeat(
+                life.HeartbeatRequest(worker_id="w1"), metadata=(("authorization", f"Bearer {token}"),), timeout=10
+            )
 
     async def stored(self) -> set[str]:
         """The external ids of everything that is stored."""

@@ -8,7 +8,7 @@ from typing import Any
 from chassis.access import ACT_FOR_PARTNER, LIFECYCLE, REQUESTS_WRITE, Caller
 from chassis.database import Database, Operation
 from chassis.rate_limit import RateLimit
-from chassis.rpc import caller_var
+from chassis.rpc import Part, caller_var
 from chassis.targets import load_targets
 from chassis.telemetry import Telemetry
 from chassis.tracing import Tracing
@@ -98,6 +98,7 @@ class Intake:
             load_targets(folder / "targets.toml"),
             telemetry,
             RateLimit("redis://127.0.0.1:1", telemetry.counter("rate_limit_open_total")),
+            Part("storage"),
             rate_per_minute=0,
         )
         self._door = IntakeServicer(commands, Queries(store))

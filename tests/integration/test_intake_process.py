@@ -241,6 +241,36 @@ async def test_a_full_disk_refuses_and_stores_nothing_until_there_is_room(intake
     assert await intake.stored() == {"E-1", "E-2"}
 
 
+async def test_health_tells_of_a_full_disk_until_there_is_room_and_reads_go_on(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1")
+    before = await intake.health("storage")
+    log = intake.folder / "state" / "hub.sqlite3-wal"
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+
+    await refused(intake.create("E-2", payload_json='{"a":"' + "x" * 9000 + '"}'))
+    assert (before, await intake.health("storage"), await intake.health()) == ("SERVING", "NOT_SERVING", "SERVING")
+    await refused(intake.beat())
+    rounds = await transactions(intake)
+    await eventually(lambda: _have_been(intake, rounds + 3))  # the scheduler's, which find nothing to write
+    assert await intake.health("storage") == "NOT_SERVING"
+    assert await intake.stored() == {"E-1"}
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    await intake.beat()
+    assert await intake.health("storage") == "SERVING"
+
+
+async def transactions(intake: IntakeProcess) -> int:
+    """How many write transactions there were, whatever became of them."""
+    page = await asyncio.to_thread(_read, f"http://{intake.metrics_address}/metrics")
+    return int(float(page.partition('\nbatch_items_count{batch="commit"} ')[2].partition("\n")[0]))
+
+
+async def _have_been(intake: IntakeProcess, count: int) -> bool:
+    return await transactions(intake) >= count
+
+
 async def test_a_database_locked_by_another_process_refuses_after_the_busy_time_out(intake: IntakeProcess) -> None:
     await intake.start()
     await intake.create("E-1")

@@ -12,6 +12,7 @@ from chassis.access import REQUESTS_WRITE, Caller
 from chassis.batcher import Batcher
 from chassis.errors import InternalError
 from chassis.rate_limit import RateLimit
+from chassis.rpc import Part
 from chassis.targets import Target, Targets
 from chassis.telemetry import Telemetry
 from intake_service.backlog import Backlog
@@ -88,6 +89,7 @@ async def test_a_create_that_fails_in_a_batch_is_logged_under_its_own_ids() -> N
         Targets(folder=Path(), by_name={"Erp": target}),
         telemetry,
         RateLimit("redis://127.0.0.1:1", telemetry.counter("rate_limit_open_total")),
+        Part("storage"),
         rate_per_minute=0,
     )
     caller = Caller(subject="acme", partner_id="acme", scopes=frozenset({REQUESTS_WRITE}), expires_at=2e9)

@@ -22,7 +22,7 @@ from chassis.errors import (
 from chassis.testing import eventually
 from gateway.intake_client import MAX_HELD_BYTES
 from tests.fakes import GatewayUnderTest, running_gateway
-from tests.rest import CORRELATION_ID, PATH, create_body, post
+from tests.rest import CORRELATION_ID, PATH, assert_problem, create_body, post
 
 ID = "00000000-0000-4000-8000-000000000000"
 
@@ -295,6 +295,20 @@ async def test_the_gateway_is_ready_while_intake_serves(client: httpx.AsyncClien
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
     assert (unready.status_code, unready.headers["Content-Type"]) == (503, "application/problem+json")
     assert "Retry-After" in unready.headers
+
+
+async def test_a_gateway_whose_database_takes_no_writes_is_not_ready_and_reads_on(
+    client: httpx.AsyncClient, hub: GatewayUnderTest
+) -> None:
+    await hub.storage.tell(is_there=False)
+    unready = await client.get("/readyz")
+    listed = await client.get(PATH, headers=hub.header())
+    await hub.storage.tell(is_there=True)
+    ready = await client.get("/readyz")
+
+    assert_problem(unready, 503, "storage-unavailable")
+    assert "database" in unready.json()["detail"]
+    assert (listed.status_code, ready.status_code) == (200, 200)
 
 
 async def test_a_draining_gateway_is_not_ready_and_ends_its_connections(
