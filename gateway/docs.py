@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.problems import RouteNotFound
 
@@ -28,6 +29,19 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
+class _WholeFile(FileResponse):
+    """A file that is never sent in parts, as a server may do (RFC 9110, 14.2).
+
+    FileResponse would refuse a wrong Range in plain text, and every error is a problem document.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer (ASGI)."""
+        self.headers["Accept-Ranges"] = "none"
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 class DocsRoutes:
     """/openapi.json, /docs and what the page loads."""
 
@@ -41,11 +55,11 @@ class DocsRoutes:
     async def page(self, _: Request) -> Response:
         """Answer the documentation page."""
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        return FileResponse(STATIC / PAGE, headers=headers, media_type="text/html")
+        return _WholeFile(STATIC / PAGE, headers=headers, media_type="text/html")
 
     async def asset(self, request: Request) -> Response:
         """Answer one of the page's own files; no other file can be named."""
         name = request.path_params["asset"]
         if name not in ASSETS:
             raise RouteNotFound("There is no such path; /docs lists them.")
-        return FileResponse(STATIC / name, media_type=ASSETS[name])
+        return _WholeFile(STATIC / name, media_type=ASSETS[name])

@@ -188,6 +188,17 @@ async def test_everything_the_docs_page_names_is_served(app: GatewayApp) -> None
     assert all(len(answer.content) > 100 for answer in answers)
 
 
+@pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
+@pytest.mark.parametrize("wanted", ["bytes=abc", "bytes=999999999-", "bytes=0-1", "bytes=0-1,4-5", "lines=1-2"])
+async def test_a_page_is_sent_whole_whatever_range_is_asked_for(app: GatewayApp, path: str, wanted: str) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://hub") as client:
+        whole = await client.get(path)
+        answer = await client.get(path, headers={"Range": wanted})
+
+    assert (answer.status_code, answer.content) == (200, whole.content)
+    assert answer.headers["Accept-Ranges"] == "none"
+
+
 def test_the_licence_of_the_vendored_files_is_beside_them() -> None:
     assert "Apache License" in (STATIC / "swagger-ui.LICENSE.txt").read_text()
     assert "SmartBear" in (STATIC / "swagger-ui.NOTICE.txt").read_text()
