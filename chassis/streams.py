@@ -146,7 +146,7 @@ class Streams:
 
     async def pause_seconds(self, target: str) -> float:
         """For how long a target wants to be left alone; 0 when it may be called. Raises: StreamsUnavailable."""
-        left_ms: int = await _guard(self._commands.pttl(_PAUSE_PREFIX + target))
+        left_ms: int = await self._guard(self._commands.pttl(_PAUSE_PREFIX + target))
         return max(0, left_ms) / 1000
 
     async def leave_alone(self, target: str, seconds: float) -> None:

@@ -38,5 +38,10 @@ class Readiness:
 
     async def _serves(self, name: str) -> bool:
         request = health_pb2.HealthCheckRequest(service=name)
-        response = await self._health.Check(request, timeout=CHECK_SECONDS)
+        try:
+            response = await self._health.Check(request, timeout=CHECK_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if name == STORAGE and error.code() is grpc.StatusCode.NOT_FOUND:
+                return True  # an intake of the version before, which has not got that name
+            raise
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

@@ -177,8 +177,9 @@ async def running_gateway(
     service_scopes: tuple[str, ...] = (REQUESTS_WRITE, REQUESTS_READ, ACT_FOR_PARTNER),
     timeout_seconds: float = 5.0,
     tracing: Tracing | None = None,
+    storage_name: str = STORAGE,
 ) -> AsyncIterator[GatewayUnderTest]:
-    """A gateway in front of a running fake intake."""
+    """A gateway in front of a running fake intake, whose health tells of its storage under a name."""
     keys = TestKeys(folder)
     verifier = TokenVerifier(JwksSource(str(keys.jwks)), issuer=ISSUER, audience=AUDIENCE)
     intake = FakeIntake()
@@ -186,7 +187,7 @@ async def running_gateway(
     servicer = Servicer(
         name=INTAKE_SERVICE, implementation=IntakeServicer(intake), add=add_IntakeServiceServicer_to_server
     )
-    storage = Part(STORAGE)
+    storage = Part(storage_name)
     intake_server = RpcServer(
         address, [servicer], stages(Telemetry("intake"), verifier), grace_seconds=0.1, parts=[storage]
     )

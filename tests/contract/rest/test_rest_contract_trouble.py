@@ -311,6 +311,13 @@ async def test_a_gateway_whose_database_takes_no_writes_is_not_ready_and_reads_o
     assert (listed.status_code, ready.status_code) == (200, 200)
 
 
+async def test_a_gateway_before_an_intake_that_says_nothing_of_its_storage_is_ready(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, storage_name="unheard of") as hub, calling(hub) as client:
+        ready = await client.get("/readyz")
+
+    assert ready.status_code == 200  # a rolling upgrade: the intake is of the version before
+
+
 async def test_a_draining_gateway_is_not_ready_and_ends_its_connections(
     client: httpx.AsyncClient, hub: GatewayUnderTest
 ) -> None:
