@@ -72,7 +72,7 @@ class ManyRows:
             text = self._texts[dialect.name] = self._compile(dialect)
         return text
 
-    def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, str | None]]:
+    def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         """The statement's parameters, each time with MAX_DOCUMENT_CHARACTERS of long texts at most, or of one row."""
         size = sum(len(row[place] or "") for row in rows for place in self._long)
         if size > MAX_DOCUMENT_CHARACTERS and len(rows) > 1:
@@ -82,7 +82,7 @@ class ManyRows:
         else:
             yield self._document(rows)
 
-    def _document(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, str | None]:
+    def _document(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         if len(rows) < FEW_ROWS:
             row = _struct(self._columns)
             return {_SAME: None, _ROWS: _encode([row(*values) for values in rows]).decode()}
@@ -127,6 +127,17 @@ class ManyRows:
         return insert.on_conflict_do_update(index_elements=self._unless_there, set_=given)
 
 
+class FewRows(ManyRows):
+    """Inserts of few rows that may be long: their values are parameters, since a document would escape them again."""
+
+    def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+        """The statement's parameters for each row."""
+        return (dict(zip(map("b_{}".format, self._columns), row, strict=True)) for row in rows)
+
+    def _for_all_rows(self) -> sa.ClauseElement:
+        return self._for_each_row()
+
+
 Write = tuple[ManyRows, Sequence[tuple[Any, ...]]]
 
 
@@ -138,7 +149,7 @@ def execute_together(connection: sa.Connection, *writes: Write) -> list[int]:
     some = [index for index, (_, rows) in enumerate(writes) if rows]
     if len(some) < 2 or any(len(each) > 1 for each in documents):
         return [statement.execute(connection, rows) for statement, rows in writes]
-    text = _joined(tuple(writes[index][0].text(connection.dialect) for index in some))
+    text = _joined(tuple((writes[index][0].text(connection.dialect), tuple(documents[index][0])) for index in some))
     given = {f"{name}{place}": part for place, index in enumerate(some) for name, part in documents[index][0].items()}
     touched = dict(zip(some, fetch(connection, text, given)[0], strict=True))
     return [touched.get(index, 0) for index in range(len(writes))]
@@ -150,12 +161,12 @@ def _struct(names: tuple[str, ...]) -> Callable[..., msgspec.Struct]:
 
 
 @lru_cache(maxsize=64)
-def _joined(texts: tuple[str, ...]) -> str:
-    """One statement of several: a common table expression may write, and says what it has written."""
+def _joined(texts: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """One statement of several, each with its parameters' names: a common table expression may write, and counts."""
     parts, counts = [], []
-    for place, text in enumerate(texts):
+    for place, (text, names) in enumerate(texts):
         own = text
-        for name in (_SAME, _ROWS):
+        for name in names:
             own = own.replace(f"%({name})s", f"%({name}{place})s")
         parts.append(f"written{place} AS ({own} RETURNING 1)")
         counts.append(f"({sa.select(sa.func.count()).select_from(sa.table(f'written{place}'))})")

@@ -51,9 +51,8 @@ class Aftermath:
 
     def committed(self, results: Sequence[Any], begun_ns: int) -> None:
         """Handle the results of one transaction, which was begun at that Unix time."""
-        published = [event for result in results for event in getattr(result, "events", ())]
-        self._relay.hand_over(published)
-        self._count(published)
+        self._relay.hand_over([row for result in results for row in getattr(result, "outbox", ())])
+        self._count(_told(results))
         for kind, of_kind in groupby(results, type):  # what was handed in together stands together
             tell = self._tell.get(kind)
             if tell is not None:
@@ -77,7 +76,7 @@ class Aftermath:
             log.info("Integration request cancelled", **_fields(each.request, context))
 
     def _tell_claimed(self, answers: Sequence[ClaimAnswer], begun_ns: int) -> None:
-        _tell_ends([event for answer in answers for event in answer.events])  # poisoned ones
+        _tell_ends(_told(answers))  # poisoned ones
         self._tell_changes(answers, begun_ns)
         for trouble in (answer.trouble for answer in answers if answer.trouble is not None):
             log.error("Payload not readable", request_id=trouble.metadata["id"], reason=trouble.reason)
@@ -112,14 +111,12 @@ class Aftermath:
         self._backlog.ended(ended)
 
     def _tell_settled(self, settled: Sequence[Settled], begun_ns: int) -> None:
-        for each in settled:
-            for event in each.events:
-                context = self._tracing.record(UPDATE_SPAN, event.traceparent, begun_ns)
-                log.info("Dead letter redriven", **_event_fields(event, context))
+        for event in _told(settled):
+            context = self._tracing.record(UPDATE_SPAN, event.traceparent, begun_ns)
+            log.info("Dead letter redriven", **_event_fields(event, context))
 
     def _tell_due(self, found: Sequence[Due], _: int) -> None:
-        for each in found:
-            _tell_ends(each.events)
+        _tell_ends(_told(found))
 
     def _count(self, published: Sequence[Event]) -> None:
         types = [event.type for event in published]
@@ -129,6 +126,11 @@ class Aftermath:
             for event in published:
                 if event.type == FAILED:
                     self._failed.labels(reason=event.failure_reason).inc()
+
+
+def _told(results: Sequence[Any]) -> list[Event]:
+    """The events that the outbox rows of results hold."""
+    return [event for result in results for row in getattr(result, "outbox", ()) for event in row.events]
 
 
 def _tell_ends(published: Sequence[Event]) -> None:

@@ -1,9 +1,10 @@
-"""Domain events: what an outbox row holds and a stream entry carries. Pure.
+"""Domain events: what outbox rows hold and stream entries carry. Pure.
 
 `data` is the proto JSON of the message in events.v1 (a test holds the two together); it is written by hand because
 the general printer costs as much as the rest of a create.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
@@ -31,12 +32,8 @@ class About(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One outbox row, in the order of its columns.
+    """What happened to a request. With `rings` its publication also puts the id into its target's work stream."""
 
-    With `rings` its publication also puts the request's id into its target's work stream.
-    """
-
-    id: str
     type: str
     request_id: str
     correlation_id: str
@@ -44,7 +41,6 @@ class Event(NamedTuple):
     target_system: str
     rings: bool
     data: str
-    created_at: Micros
 
     @property
     def failure_reason(self) -> str:
@@ -70,37 +66,43 @@ class Event(NamedTuple):
         return entries
 
 
+class OutboxRow(NamedTuple):
+    """The events of one commit, in their order; all of them are published, then it is deleted."""
+
+    id: str
+    created_at: Micros
+    events: Sequence[Event]
+
+
 def ring(target_system: str, request_id: str, traceparent: str = "") -> tuple[str, dict[str, str]]:
     """The stream entry that says: look at this request."""
     fields = {"id": request_id, "traceparent": traceparent} if traceparent else {"id": request_id}
     return work_stream(target_system), fields
 
 
-def created(event_id: str, about: About, at: Micros) -> Event:
+def created(about: About, at: Micros) -> Event:
     """The event of a new request."""
-    return _event(event_id, CREATED, about, at, rings=True)
+    return _event(CREATED, about, at, rings=True)
 
 
 def transition(
-    event_id: str, about: About, at: Micros, before: Status, after: Status, *, attempts: int, failure_reason: str | None
+    about: About, at: Micros, before: Status, after: Status, *, attempts: int, failure_reason: str | None
 ) -> Event:
     """The event of one move."""
     if after is Status.COMPLETED:
-        return _event(event_id, COMPLETED, about, at, completedAt=to_rfc3339(at), attempts=attempts)
+        return _event(COMPLETED, about, at, completedAt=to_rfc3339(at), attempts=attempts)
     if after is Status.FAILED:
-        return _event(event_id, FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
+        return _event(FAILED, about, at, failureReason=failure_reason or "", attempts=attempts)
     rings = after is Status.RECEIVED
-    return _event(event_id, STATUS_CHANGED, about, at, rings=rings, oldStatus=before.word, newStatus=after.word)
+    return _event(STATUS_CHANGED, about, at, rings=rings, oldStatus=before.word, newStatus=after.word)
 
 
-def dead_lettered(event_id: str, about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:
+def dead_lettered(about: About, at: Micros, *, attempts: int, failure_reason: str) -> Event:
     """The event of a request that wants an operator."""
-    return _event(event_id, DEAD_LETTERED, about, at, failureReason=failure_reason, attempts=attempts)
+    return _event(DEAD_LETTERED, about, at, failureReason=failure_reason, attempts=attempts)
 
 
-def _event(
-    event_id: str, event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int
-) -> Event:
+def _event(event_type: str, about: About, at: Micros, *, rings: bool = False, **more: str | int) -> Event:
     request_id, external_id, correlation_id, traceparent, target_system = about
     data = {
         "eventType": event_type,
@@ -111,4 +113,4 @@ def _event(
         **more,
     }
     text = orjson.dumps(data).decode()
-    return Event(event_id, event_type, request_id, correlation_id, traceparent, target_system, rings, text, at)
+    return Event(event_type, request_id, correlation_id, traceparent, target_system, rings, text)

@@ -9,6 +9,7 @@ failure the memory is dropped and everything comes from the table in order.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import Counter, deque
@@ -24,12 +25,14 @@ from chassis.service import Loop
 from chassis.streams import Streams
 from chassis.telemetry import Telemetry
 from chassis.tracing import OpenSpan, Tracing, trace_fields
-from intake_service.events import CREATED, EVENT_TYPES, Event, ring
+from intake_service.events import CREATED, EVENT_TYPES, Event, OutboxRow, ring
 from intake_service.store import outbox
 
 log = get_logger()
 
+#: Events in a round trip, and those of one row more.
 BATCH = 500
+#: Events.
 MAX_IN_MEMORY = 50_000
 SWEEP_SECONDS = 5.0
 #: A row younger than this is still in the hands of the process that committed it.
@@ -50,7 +53,8 @@ class Relay:
         self._lag = telemetry.gauge("outbox_lag_seconds")
         self._lag_ms = telemetry.histogram("events_publish_lag_ms")
         telemetry.start_at_zero("events_published_total", [{"type": event_type} for event_type in EVENT_TYPES])
-        self._handed_over: deque[Event | tuple[str, str]] = deque()
+        self._handed_over: deque[OutboxRow | tuple[str, str]] = deque()
+        self._held = 0
         self._something = asyncio.Event()
         self._is_behind = True
         self._swept_at = 0.0
@@ -59,14 +63,15 @@ class Relay:
         self._forgetting: asyncio.Task[None] | None = None
         self._loop = Loop(self._step, name="outbox-relay", pause_after_error_seconds=0.5)
 
-    def hand_over(self, events: Sequence[Event]) -> None:
-        """Take events that were just committed."""
-        if self._is_behind or not events:
+    def hand_over(self, rows: Sequence[OutboxRow]) -> None:
+        """Take rows that were just committed."""
+        if self._is_behind or not rows:
             return
-        if len(self._handed_over) > MAX_IN_MEMORY:
+        self._held += sum(len(row.events) for row in rows)
+        if self._held > MAX_IN_MEMORY:
             self._fall_behind()
             return
-        self._handed_over.extend(events)
+        self._handed_over.extend(rows)
         self._something.set()
 
     def ring(self, rings: Sequence[tuple[str, str]]) -> None:
@@ -105,23 +110,27 @@ class Relay:
             return
 
     async def _publish_handed_over(self) -> None:
-        batch = [self._handed_over.popleft() for _ in range(min(BATCH, len(self._handed_over)))]
+        batch: list[OutboxRow | tuple[str, str]] = []
+        size = 0
+        while self._handed_over and size < BATCH:
+            item = self._handed_over.popleft()
+            batch.append(item)
+            size += len(item.events) if isinstance(item, OutboxRow) else 0
         try:
             await self._publish(batch)
         except asyncio.CancelledError:
             self._handed_over.extendleft(reversed(batch))  # `stop` publishes it, some of it for the second time
             raise
+        self._held = max(0, self._held - size)
 
-    async def _publish(self, batch: Sequence[Event | tuple[str, str]]) -> None:
-        events = [item for item in batch if isinstance(item, Event)]
+    async def _publish(self, batch: Sequence[OutboxRow | tuple[str, str]]) -> None:
+        rows = [item for item in batch if isinstance(item, OutboxRow)]
+        events = [event for row in rows for event in row.events]
         spans = self._begin_spans(events)
-        contexts = {event_id: span.traceparent for event_id, span in spans.items()}
-        entries = []
-        for item in batch:
-            if isinstance(item, Event):
-                entries += item.entries(contexts.get(item.id, item.traceparent))
-            else:
-                entries.append(ring(*item))
+        contexts = {place: span.traceparent for place, span in spans.items()}
+        entries = [ring(*item) for item in batch if not isinstance(item, OutboxRow)]
+        for place, event in enumerate(events):
+            entries += event.entries(contexts.get(place, event.traceparent))
         try:
             await self._streams.publish(entries)
         except HubError as error:
@@ -133,28 +142,32 @@ class Relay:
         now = time.time() * SECOND
         for event_type, count in Counter([event.type for event in events]).items():
             self._published.labels(type=event_type).inc(count)
-        for created_at, count in Counter([event.created_at for event in events]).items():  # one for each commit
-            self._lag_ms.observe(max(0.0, (now - created_at) / 1000), count)
+        for row in rows:
+            self._lag_ms.observe(max(0.0, (now - row.created_at) / 1000), len(row.events))
         log.info_each(
             "Event published to queue",
-            [_fields(event, contexts.get(event.id, event.traceparent)) for event in events if event.type == CREATED],
+            [
+                _fields(event, contexts.get(place, event.traceparent))
+                for place, event in enumerate(events)
+                if event.type == CREATED
+            ],
         )
         for span in spans.values():
             span.end()
-        self._to_forget += [event.id for event in events]
+        self._to_forget += [row.id for row in rows]
         if self._to_forget and (self._forgetting is None or self._forgetting.done()):
             self._forgetting = asyncio.create_task(self._forget_soon(), name="outbox-forget")
 
-    def _begin_spans(self, events: Sequence[Event]) -> dict[str, OpenSpan]:
-        """Begin the spans of the events that bring work, by event; the workers' spans hang below them."""
+    def _begin_spans(self, events: Sequence[Event]) -> dict[int, OpenSpan]:
+        """Begin the spans of the events that bring work, by place; the workers' spans hang below them."""
         if not self._tracing.enabled:
             return {}
         begun = {
-            event.id: self._tracing.begin("messagebus.publish", event.traceparent, SpanKind.PRODUCER)
-            for event in events
+            place: self._tracing.begin("messagebus.publish", event.traceparent, SpanKind.PRODUCER)
+            for place, event in enumerate(events)
             if event.rings
         }
-        return {event_id: span for event_id, span in begun.items() if span is not None}
+        return {place: span for place, span in begun.items() if span is not None}
 
     async def _forget_soon(self) -> None:
         await asyncio.sleep(FORGET_SECONDS)
@@ -171,6 +184,7 @@ class Relay:
 
     def _fall_behind(self) -> None:
         self._handed_over.clear()
+        self._held = 0
         self._is_behind = True
 
     async def _sweep(self) -> None:
@@ -193,11 +207,14 @@ class Relay:
         if left:
             await self._publish(left)
             await self._forget()
-        if len(left) == outbox.BATCH:
+        if len(left) >= outbox.BATCH:
             self._fall_behind()
 
-    async def _read_left(self, age_seconds: float) -> list[Event]:
-        return await self._store.read(outbox.read_left_behind(await self._now(), round(age_seconds * SECOND)))
+    async def _read_left(self, age_seconds: float) -> list[OutboxRow]:
+        age = round(age_seconds * SECOND)
+        with contextlib.suppress(HubError):  # then at the next sweep
+            await self._store.write(outbox.adopt, age)
+        return await self._store.read(outbox.read_left_behind(await self._now(), age))
 
     async def _now(self) -> Micros:
         return await self._store.read(self._store.database.now)

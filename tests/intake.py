@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+import msgspec
 import pytest
 import sqlalchemy as sa
 from google.rpc import error_details_pb2
@@ -26,9 +27,11 @@ from chassis.telemetry import MetricsServer, Telemetry
 from chassis.testing import FakeClock, TestKeys, free_port
 from intake_service.backlog import Backlog
 from intake_service.bootstrap import build
+from intake_service.events import Event
 from intake_service.outbox import Relay
 from intake_service.scheduler import Scheduler
 from intake_service.store.due import Due, Round, take_due
+from intake_service.store.tables import outbox_batches
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
@@ -220,6 +223,11 @@ class IntakeUnderTest:
         """Everything a table holds, in the order of its first column."""
         query = sa.select(table).order_by(*table.primary_key.columns)
         return await self.store.read(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+    async def unpublished(self) -> list[Event]:
+        """The events that the outbox holds, in their order."""
+        rows = await self.rows(outbox_batches)
+        return [event for row in rows for event in msgspec.json.decode(row["events"], type=list[Event])]
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one series; 0 when nothing was recorded."""

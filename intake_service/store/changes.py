@@ -3,18 +3,19 @@
 Every change of state in the hub goes through `record`. The update is compare-and-set on the row's version.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from chassis.many_rows import ManyRows, Write, execute_together
 from intake_service import events
-from intake_service.events import Event
-from intake_service.ids import new_id, new_ids
+from intake_service.events import Event, OutboxRow
+from intake_service.ids import new_id
 from intake_service.integration_request import Standing, Status, path
+from intake_service.store import outbox
 from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
-from intake_service.store.tables import dead_letters, history, outbox
+from intake_service.store.tables import dead_letters, history
 from intake_service.store.tables import integration_requests as t
 
 _SET = (*STANDING_COLUMNS, "updated_at")
@@ -28,7 +29,6 @@ _UPDATE = ManyRows(
     ),
 )
 _INSERT_HISTORY = ManyRows(history, [column.name for column in history.columns if column.name != "seq"])
-_INSERT_OUTBOX = ManyRows(outbox, Event._fields)
 _INSERT_DEAD_LETTER = ManyRows(
     dead_letters, [column.name for column in dead_letters.columns if not column.name.startswith("settled_")]
 )
@@ -79,8 +79,8 @@ class LostRace(Exception):
     """A row changed between reading and writing, which its lock forbids: the transaction must not commit."""
 
 
-def record(connection: sa.Connection, now: int, changes: Sequence[Change], *beside: Write) -> list[Event]:
-    """Write changes, and what belongs `beside` them; gives the events that their outbox rows hold. Raises: LostRace."""
+def record(connection: sa.Connection, now: int, changes: Sequence[Change], *beside: Write) -> list[OutboxRow]:
+    """Write changes, and what belongs `beside` them; gives the outbox rows of their events. Raises: LostRace."""
     if not changes:
         execute_together(connection, *beside)
         return []
@@ -89,26 +89,30 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change], *besi
         _check(wave, _UPDATE.execute(connection, _update_rows(wave, now)))
     entries: list[HistoryRow] = []
     published: list[Event] = []
-    event_ids = new_ids()
     for change in changes:
         moves = path(change.request.standing.status, change.after.status)
         entries += _history_of(change, moves, now)
-        published += _events_of(change, moves, now, event_ids)
+        published += _events_of(change, moves, now)
+    rows = outbox.rows_of(published, now)
     updated, *_ = execute_together(
         connection,
         (_UPDATE, _update_rows(last, now)),
         (_INSERT_HISTORY, entries),
-        (_INSERT_OUTBOX, published),
+        outbox.insertion(rows),
         (_INSERT_DEAD_LETTER, [_dead_letter_row(change, now) for change in changes if change.dead_letter]),
         *beside,
     )
     _check(last, updated)
-    return published
+    return rows
 
 
-def add(connection: sa.Connection, entries: Sequence[HistoryRow], published: Sequence[Event]) -> None:
-    """Write what happened, and the events that tell of it, beside the change itself."""
-    execute_together(connection, (_INSERT_HISTORY, entries), (_INSERT_OUTBOX, published))
+def add(
+    connection: sa.Connection, now: int, entries: Sequence[HistoryRow], published: Sequence[Event]
+) -> list[OutboxRow]:
+    """Write what happened, and the events that tell of it, beside the change itself; gives their outbox rows."""
+    rows = outbox.rows_of(published, now)
+    execute_together(connection, (_INSERT_HISTORY, entries), outbox.insertion(rows))
+    return rows
 
 
 def created_row(request_id: str, now: int, actor: str) -> HistoryRow:
@@ -171,18 +175,14 @@ def _history_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int
     return entries
 
 
-def _events_of(
-    change: Change, moves: Sequence[tuple[Status, Status]], now: int, event_ids: Iterator[str]
-) -> list[Event]:
+def _events_of(change: Change, moves: Sequence[tuple[Status, Status]], now: int) -> list[Event]:
     about, attempts, reason = change.request.about, change.after.attempts, change.after.failure_reason
     published = [
-        events.transition(next(event_ids), about, now, source, target, attempts=attempts, failure_reason=reason)
+        events.transition(about, now, source, target, attempts=attempts, failure_reason=reason)
         for source, target in moves
     ]
     if change.dead_letter:
-        published.append(
-            events.dead_lettered(next(event_ids), about, now, attempts=attempts, failure_reason=reason or "")
-        )
+        published.append(events.dead_lettered(about, now, attempts=attempts, failure_reason=reason or ""))
     return published
 
 

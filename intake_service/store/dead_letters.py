@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from chassis.many_rows import ManyRows
-from intake_service.events import Event
+from intake_service.events import OutboxRow
 from intake_service.integration_request import Status, redrive
 from intake_service.store.changes import Change, LostRace, record
 from intake_service.store.payloads import payload_keys_of
@@ -60,11 +60,11 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of it: redriven, discarded, not_open or not_found. The first one's events are the whole batch's."""
+    """What became of it: redriven, discarded, not_open or not_found. The first one's rows are the whole batch's."""
 
     result: str
     request_id: str
-    events: list[Event]
+    outbox: list[OutboxRow]
 
 
 def select_dead_letters(
@@ -104,24 +104,24 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
     for item in items:
         letter = letters.get(item.dead_letter_id)
         if letter is None:
-            answers.append(Settled(result="not_found", request_id="", events=[]))
+            answers.append(Settled(result="not_found", request_id="", outbox=[]))
             continue
         request = requests[letter.request_id]
         if letter.id not in is_open or request.standing.status is not Status.FAILED:
-            answers.append(Settled(result="not_open", request_id=request.id, events=[]))
+            answers.append(Settled(result="not_open", request_id=request.id, outbox=[]))
             continue
         is_open.remove(letter.id)
         changes.append(_change(request, item, now))
         requests[request.id] = changed(request, changes[-1].after, now)
-        answers.append(Settled(result=item.state, request_id=request.id, events=[]))
+        answers.append(Settled(result=item.state, request_id=request.id, outbox=[]))
         if item.payload_json is not None:
             _replace_payload(connection, now, request, item)
     settled = [item for item, answer in zip(items, answers, strict=True) if answer.result == item.state]
     rows = [(item.state, now, item.operator, item.reason, item.dead_letter_id) for item in settled]
     if _SETTLE.execute(connection, rows) != len(settled):
         raise LostRace("a dead letter was settled in spite of its lock")
-    # the events belong to the whole batch; the first answer carries them out
-    answers[0].events.extend(record(connection, now, changes))
+    # the rows belong to the whole batch; the first answer carries them out
+    answers[0].outbox.extend(record(connection, now, changes))
     return answers
 
 

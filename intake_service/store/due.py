@@ -18,7 +18,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from chassis.many_rows import ManyRows
-from intake_service.events import Event
+from intake_service.events import OutboxRow
 from intake_service.integration_request import SECOND, WORKER_SILENCE_SECONDS, expire, next_ring
 from intake_service.store.changes import Change, record
 from intake_service.store.leases import CLOCK, give_up_worker, silent_workers
@@ -78,10 +78,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """One round of the scheduler: whom to ring for (target, id), what was published, whether there may be more."""
+    """One round of the scheduler: whom to ring for (target, id), what it tells, whether there may be more."""
 
     rings: list[tuple[str, str]]
-    events: list[Event]
+    outbox: list[OutboxRow]
     is_full: bool
     #: The database's clock.
     at: int
@@ -111,12 +111,12 @@ def take_due(connection: sa.Connection, now: int, items: Sequence[Round]) -> lis
     overdue = [r for r in still_due if r.standing.leased_by is not None]
     expired = [r for r in still_due if r.standing.leased_by is None and _may_expire(r, now)]
     waiting = [r for r in still_due if r.standing.leased_by is None and not _may_expire(r, now)]
-    published = record(connection, now, [_lose(request, now) for request in overdue])
-    published += record(connection, now, [_expire(request) for request in expired])
+    rows = record(connection, now, [_lose(request, now) for request in overdue])
+    rows += record(connection, now, [_expire(request) for request in expired])
     _push(connection, now, waiting)
     rings = [(request.target_system, request.id) for request in (*overdue, *waiting)]
-    nothing = Due(rings=[], events=[], is_full=False, at=now, step=step)
-    found = Due(rings=rings, events=published, is_full=len(ids) == BATCH, at=now, step=step)
+    nothing = Due(rings=[], outbox=[], is_full=False, at=now, step=step)
+    found = Due(rings=rings, outbox=rows, is_full=len(ids) == BATCH, at=now, step=step)
     return [found] + [nothing] * (len(items) - 1)
 
 

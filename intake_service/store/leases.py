@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from chassis.errors import PayloadNotReadable
 from chassis.many_rows import ManyRows
-from intake_service.events import Event
+from intake_service.events import OutboxRow
 from intake_service.integration_request import (
     SECOND,
     WORKER_SILENCE_SECONDS,
@@ -65,7 +65,7 @@ class ClaimAnswer(NamedTuple):
     before: StoredRequest | None = None
     after: StoredRequest | None = None
     #: Of the whole batch; the first answer carries them out.
-    events: Sequence[Event] = ()
+    outbox: Sequence[OutboxRow] = ()
     #: Why it was not granted, when that is the hub's own trouble.
     trouble: PayloadNotReadable | None = None
 
@@ -104,7 +104,7 @@ def claim_requests(connection: sa.Connection, now: int, items: Sequence[Claim]) 
             requests[item.request_id] = changed(request, changes[-1].after, now)
     # a claim is a sign of life
     beats = _BEAT, [(worker_id, now) for worker_id in sorted({item.worker_id for item in items})]
-    answers[0] = answers[0]._replace(events=record(connection, now, changes, beats))
+    answers[0] = answers[0]._replace(outbox=record(connection, now, changes, beats))
     return answers
 
 
@@ -137,7 +137,7 @@ class ReportAnswer(NamedTuple):
     before: StoredRequest | None = None
     after: StoredRequest | None = None
     #: Of the whole batch; the first answer carries them out.
-    events: Sequence[Event] = ()
+    outbox: Sequence[OutboxRow] = ()
 
     @property
     def rings_at_once(self) -> bool:
@@ -164,7 +164,7 @@ def report_requests(connection: sa.Connection, now: int, items: Sequence[Report]
             changes.append(_change(request, item, after))
             requests[item.request_id] = changed(request, after, now)
             answers.append(ReportAnswer(status="accepted", before=request, after=requests[item.request_id]))
-    answers[0] = answers[0]._replace(events=record(connection, now, changes))
+    answers[0] = answers[0]._replace(outbox=record(connection, now, changes))
     return answers
 
 

@@ -10,8 +10,7 @@ from chassis.access import Owner
 from chassis.errors import DuplicateExternalId, HubError, IntegrationRequestNotFound, NotCancellable
 from chassis.many_rows import ManyRows
 from intake_service import events
-from intake_service.events import Event
-from intake_service.ids import new_ids
+from intake_service.events import OutboxRow
 from intake_service.integration_request import FIRST_RING_SECONDS, SECOND, Standing, Status, cancel, is_cancellable
 from intake_service.store.changes import Change, add, created_row, record
 from intake_service.store.payloads import payload_keys_of
@@ -37,10 +36,11 @@ class NewRequest(NamedTuple):
 
 
 class Created(NamedTuple):
-    """A stored request and the event of its creation."""
+    """A stored request."""
 
     request: StoredRequest
-    events: list[Event]
+    #: Of the whole batch; the first answer carries them out.
+    outbox: Sequence[OutboxRow] = ()
 
 
 def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequest]) -> list[Created | HubError]:
@@ -57,13 +57,16 @@ def create_requests(connection: sa.Connection, now: int, items: Sequence[NewRequ
     if inserted != len(items):
         refused = _duplicates(connection, items)
     accepted = [item for item in items if item.id not in refused]
-    event_ids = new_ids()
-    announced = {item.id: events.created(next(event_ids), stored[item.id].about, now) for item in accepted}
-    add(connection, [created_row(item.id, now, item.actor) for item in accepted], list(announced.values()))
-    return [
-        refused[item.id] if item.id in refused else Created(request=stored[item.id], events=[announced[item.id]])
-        for item in items
-    ]
+    published = [events.created(stored[item.id].about, now) for item in accepted]
+    told = add(connection, now, [created_row(item.id, now, item.actor) for item in accepted], published)
+    answers: list[Created | HubError] = []
+    for item in items:
+        if item.id in refused:
+            answers.append(refused[item.id])
+        else:
+            answers.append(Created(stored[item.id], told))
+            told = []
+    return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +81,10 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """The cancelled request and its events."""
+    """The cancelled request and its outbox rows."""
 
     request: StoredRequest
-    events: list[Event]
+    outbox: Sequence[OutboxRow]
 
 
 def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelRequest]) -> list[Cancelled | HubError]:
@@ -99,8 +102,8 @@ def cancel_requests(connection: sa.Connection, now: int, items: Sequence[CancelR
         else:
             after = cancel(request.standing, item.detail or "Cancelled by the partner.")
             change = Change(request=request, after=after, actor=item.actor, outcome="cancelled", detail=item.detail)
-            published = record(connection, now, [change])
-            results.append(Cancelled(request=changed(request, after, now), events=published))
+            rows = record(connection, now, [change])
+            results.append(Cancelled(request=changed(request, after, now), outbox=rows))
     return results
 
 

@@ -98,6 +98,7 @@ sa.Index(
     postgresql_where=_HAS_ENDED,
 )
 
+#: On PostgreSQL the key is (request_id, seq), and the only index.
 history = sa.Table(
     "integration_request_history",
     metadata,
@@ -116,7 +117,17 @@ history = sa.Table(
     sa.Index("ix_integration_request_history_request", "request_id", "seq"),
 )
 
-outbox = sa.Table(
+#: A row holds the events of one commit, as JSON.
+outbox_batches = sa.Table(
+    "outbox_batches",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("events", sa.Text, nullable=False),
+)
+
+#: A row for each event, as versions before migration 0005 write it; only taken over.
+outbox_before_0005 = sa.Table(
     "outbox",
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),

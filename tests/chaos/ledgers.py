@@ -138,7 +138,7 @@ def read_left_over(database_url: str, redis_url: str) -> dict[str, int]:
     """What is left in the outbox and in the work streams. Raises: sqlite3.Error; psycopg.Error; redis.RedisError."""
     left: dict[str, int] = {}
     with _connected(database_url) as connection:
-        left["outbox"] = next(iter(connection.execute("SELECT count(*) FROM outbox")))[0]
+        left["outbox"] = next(iter(connection.execute("SELECT count(*) FROM outbox_batches")))[0]
     with redis.Redis.from_url(redis_url, decode_responses=True) as streams:
         client: Any = streams  # its hints mix the answers of the blocking and the asynchronous client
         for stream in client.scan_iter("hub:work:*"):

@@ -58,7 +58,7 @@ async def test_both_moves_are_on_record_told_and_logged(hub: IntakeUnderTest) ->
 
     story = [(entry.from_status, entry.to_status) for entry in await hub.history(created.id)]
     assert story[1:] == [(RECEIVED, PROCESSING), (PROCESSING, WAITING)]
-    types = [event["type"].rpartition(".")[2] for event in await hub.rows(tables.outbox)]
+    types = [event.type for event in await hub.unpublished()]
     assert types == ["IntegrationRequestCreated"] + ["IntegrationRequestStatusChanged"] * 2
     moves = [(line["old_status"], line["new_status"]) for line in lines if line["event"] == "Status updated"]
     assert moves == [("Received", "Processing"), ("Processing", "WaitingExternal")]

@@ -74,7 +74,7 @@ async def test_what_is_on_record_can_be_neither_changed_nor_deleted(
 
 def test_every_table_that_keeps_what_happened_is_named() -> None:
     assert set(metadata.tables) == {
-        *("integration_requests", "outbox", "workers"),  # these change
+        *("integration_requests", "outbox", "outbox_batches", "workers"),  # these change
         *("integration_request_history", "payload_versions", "dead_letters"),
     }
 

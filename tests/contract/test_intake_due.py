@@ -213,7 +213,8 @@ async def test_a_request_nobody_could_deliver_ends_as_expired(hub: IntakeUnderTe
     assert (before.status, until) == (pb.INTEGRATION_REQUEST_STATUS_RECEIVED, 1)
     assert (done.status, done.failure_reason) == (pb.INTEGRATION_REQUEST_STATUS_FAILED, "expired")
     assert found.rings == []
-    assert [event.type for event in found.events] == ["IntegrationRequestFailed", "IntegrationRequestDeadLettered"]
+    (row,) = found.outbox
+    assert [event.type for event in row.events] == ["IntegrationRequestFailed", "IntegrationRequestDeadLettered"]
     assert [row["reason"] for row in await hub.rows(tables.dead_letters)] == ["expired"]
     assert (await hub.history(created.id))[-1].actor == "scheduler"
     assert hub.metric("integration_requests_failed_total", reason="expired") == 1

@@ -359,10 +359,10 @@ async def test_every_change_has_its_event_in_the_outbox(hub: IntakeUnderTest) ->
     wanted = letters.RedriveDeadLettersRequest(selection=letters.DeadLetterSelection(all=True), reason="again")
     await hub.dead_letters.RedriveDeadLetters(wanted, metadata=hub.operator)
 
-    events = await hub.rows(tables.outbox)
+    events = await hub.unpublished()
 
     created, changed = "IntegrationRequestCreated", "IntegrationRequestStatusChanged"
-    assert [(event["type"], event["rings"]) for event in events] == [
+    assert [(event.type, event.rings) for event in events] == [
         (created, True),
         (changed, False),
         (changed, False),

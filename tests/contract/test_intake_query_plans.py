@@ -106,6 +106,7 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     old = retention.Sweep(after_id="0", until_id="f", ended_before=2**62)
     yield "sweep", write(retention.sweep, old)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
+    yield "adopt events", write(outbox.adopt, 0)
 
     yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
     yield "history", read(reads.list_history(first, Owner(partner_id="partner-1")))
@@ -218,17 +219,18 @@ def test_a_scan_and_a_walk_in_vain_are_found(filled: Database) -> None:
 
 
 def test_the_migrations_make_the_indexes_of_the_tables(filled: Database) -> None:
-    where = f"{filled.engine.dialect.name}_where"
+    where, there = f"{filled.engine.dialect.name}_where", sa.inspect(filled.engine)
     made = {
         (index["name"], tuple(index["column_names"]), str(index.get("dialect_options", {}).get(where)).strip("()"))
         for name in BIG
-        for index in sa.inspect(filled.engine).get_indexes(name)
+        for index in there.get_indexes(name)
         if not index["unique"]
     }
     declared = {
         (index.name, tuple(index.columns.keys()), str(index.dialect_kwargs.get(where)).removeprefix(f"{name}."))
         for name in BIG
         for index in metadata.tables[name].indexes
+        if index.columns.keys() != there.get_pk_constraint(name)["constrained_columns"]  # the key is an index
     }
 
     assert made == declared

@@ -15,7 +15,7 @@ from chassis.tracing import Tracing
 from intake_service.aftermath import Aftermath
 from intake_service.backlog import Backlog
 from intake_service.commands import Commands
-from intake_service.events import Event
+from intake_service.events import OutboxRow
 from intake_service.migrations import migrate
 from intake_service.outbox import Relay
 from intake_service.queries import Queries
@@ -65,14 +65,14 @@ class ForgetfulStreams:
 
 
 class RememberingRelay:
-    """Keeps events for the publishing that is counted apart."""
+    """Keeps rows for the publishing that is counted apart."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.rows: list[OutboxRow] = []
 
-    def hand_over(self, events: Sequence[Event]) -> None:
-        """Take events that were just committed."""
-        self.events.extend(events)
+    def hand_over(self, rows: Sequence[OutboxRow]) -> None:
+        """Take rows that were just committed."""
+        self.rows.extend(rows)
 
 
 class Intake:
@@ -115,7 +115,7 @@ class Intake:
 
     async def create(self) -> None:
         """Accept requests."""
-        self._remembered.events.clear()
+        self._remembered.rows.clear()
         request = intake_pb2.BatchCreateIntegrationRequestsRequest(
             requests=[
                 intake_pb2.CreateIntegrationRequestRequest(
@@ -160,7 +160,7 @@ class Intake:
     async def publish(self) -> None:
         """Publish the events of all of that."""
         # from the future: the lag falls into the histogram's first bucket, however slow the machine is
-        self.relay.hand_over([event._replace(created_at=2**62) for event in self._remembered.events])
+        self.relay.hand_over([row._replace(created_at=2**62) for row in self._remembered.rows])
         await self.relay.stop()
 
     async def _claim(self, *announcements: lifecycle_pb2.Announcement) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import redis.asyncio as redis
 
 from chassis.testing import TestKeys, eventually
-from intake_service.store import tables
 from tests.intake import running_intake
 
 WORK = "hub:work:TotvsProtheus"
@@ -28,4 +27,4 @@ async def test_a_clock_that_was_set_back_hides_no_event(database_url: str, keys:
 
 
 async def _is_empty(hub: Any) -> bool:
-    return not await hub.rows(tables.outbox)
+    return not await hub.unpublished()

@@ -21,7 +21,7 @@ INSTRUCTIONS = {
     "intake claim_announced": 1765,
     "intake announce": 1205,
     "intake complete": 1435,
-    "intake publish": 805,
+    "intake publish": 500,
     "orchestrator process": 1945,
     "adapter deliver": 1370,
 }

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from chassis.testing import TestKeys, eventually
 from intake_service import outbox
-from intake_service.store import due, tables
+from intake_service.store import due
 from integrationhub.events.v1 import events_pb2
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
 from integrationhub.intake.v1 import intake_pb2 as pb
@@ -77,7 +77,7 @@ async def create_batch(hub: IntakeUnderTest, numbers: range) -> None:
 
 
 async def outbox_is_empty(hub: IntakeUnderTest) -> bool:
-    return await hub.rows(tables.outbox) == []
+    return await hub.unpublished() == []
 
 
 async def test_a_created_request_reaches_the_work_stream_and_the_event_stream(
@@ -192,7 +192,7 @@ async def test_the_outbox_of_a_killed_process_is_swept(
     async with running_intake(database_url, keys) as killed:
         lease = await killed.sent("E-1")
         await killed.report(lease, completed=life.Completed())
-        assert len(await killed.rows(tables.outbox)) == 4
+        assert len(await killed.unpublished()) == 4
         at = killed.clock
 
     at.advance(3)
@@ -246,7 +246,7 @@ async def test_a_full_redis_loses_no_event(hub: IntakeUnderTest, watcher: redis.
     await watcher.config_set("maxmemory", "1")
     created = await hub.create()
     hub.clock.advance(3)
-    assert len(await hub.rows(tables.outbox)) == 1
+    assert len(await hub.unpublished()) == 1
 
     await watcher.config_set("maxmemory", "0")
 
@@ -306,7 +306,6 @@ async def test_two_relays_publish_everything_and_leave_no_row(
 def _left_behind(connection: Any, now: int, items: Any) -> list[None]:
     """Write requests' events as a process does that dies before it publishes them."""
     from intake_service.events import About, created
-    from intake_service.ids import new_id
     from intake_service.store.changes import add
 
     at = now - 10_000_000
@@ -315,7 +314,7 @@ def _left_behind(connection: Any, now: int, items: Any) -> list[None]:
             About(request_id=name, external_id=name, correlation_id="c", traceparent="", target_system="TotvsProtheus")
             for name in names
         ]
-        add(connection, [], [created(new_id(), each, at) for each in about])
+        add(connection, at, [], [created(each, at) for each in about])
     return [None] * len(items)
 
 

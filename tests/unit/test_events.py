@@ -9,7 +9,6 @@ from google.protobuf.message import Message
 
 from intake_service import events
 from intake_service.events import About, Event
-from intake_service.ids import new_id
 from intake_service.integration_request import TRANSITIONS, Status
 from integrationhub.events.v1 import events_pb2
 
@@ -22,12 +21,10 @@ ABOUT = About(
     target_system="TotvsProtheus",
 )
 SAMPLES: dict[str, Event] = {
-    "created": events.created(new_id(), ABOUT, AT),
-    "dead lettered": events.dead_lettered(new_id(), ABOUT, AT, attempts=4, failure_reason="external_unavailable"),
+    "created": events.created(ABOUT, AT),
+    "dead lettered": events.dead_lettered(ABOUT, AT, attempts=4, failure_reason="external_unavailable"),
     **{
-        f"{before} to {after}": events.transition(
-            new_id(), ABOUT, AT, before, after, attempts=2, failure_reason="timeout"
-        )
+        f"{before} to {after}": events.transition(ABOUT, AT, before, after, attempts=2, failure_reason="timeout")
         for before, after in TRANSITIONS
     },
 }
