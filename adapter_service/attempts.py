@@ -185,7 +185,12 @@ async def _lookup(system: ExternalSystem, question: Question, deadline: float) -
     try:
         return await system.adapter.lookup(question, deadline)
     except CredentialsRefused as error:
-        return NotKnown(detail=error.detail, code=error.code, retry_after_seconds=error.retry_after_seconds)
+        return NotKnown(
+            detail=error.detail,
+            code=error.code,
+            retry_after_seconds=error.retry_after_seconds,
+            credentials_refused=True,
+        )
     except NotSent as error:
         return NotKnown(detail=error.detail, retry_after_seconds=error.retry_after_seconds)
     except NoAnswer as error:

@@ -121,8 +121,10 @@ def to_lookup_response(outcome: LookupOutcome, seconds: float) -> pb.LookupRespo
             )
         case Absent(detail=detail):
             return pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_ABSENT, detail=detail, duration=duration)
-        case NotKnown(detail=detail, retry_after_seconds=retry_after):
-            response = pb.LookupResponse(outcome=pb.LOOKUP_OUTCOME_NOT_KNOWN, detail=detail, duration=duration)
+        case NotKnown(detail=detail, retry_after_seconds=retry_after, credentials_refused=refused):
+            response = pb.LookupResponse(
+                outcome=pb.LOOKUP_OUTCOME_NOT_KNOWN, detail=detail, duration=duration, credentials_refused=refused
+            )
             _set_retry_after(response, retry_after)
             return response
         case Unsupported():

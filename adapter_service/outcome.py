@@ -88,6 +88,8 @@ class NotKnown:
     detail: str
     code: str = ""
     retry_after_seconds: float | None = None
+    #: As in Unavailable: the system was not asked.
+    credentials_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

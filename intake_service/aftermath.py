@@ -51,8 +51,9 @@ class Aftermath:
 
     def committed(self, results: Sequence[Any], begun_ns: int) -> None:
         """Handle the results of one transaction, which was begun at that Unix time."""
-        self._relay.hand_over([row for result in results for row in getattr(result, "outbox", ())])
-        self._count(_told(results))
+        rows = [row for result in results for row in getattr(result, "outbox", ())]
+        self._relay.hand_over(rows)
+        self._count([event for row in rows for event in row.events])
         for kind, of_kind in groupby(results, type):  # what was handed in together stands together
             tell = self._tell.get(kind)
             if tell is not None:

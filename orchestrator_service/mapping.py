@@ -148,6 +148,7 @@ def lookup_of(response: LookupResponse) -> Lookup:
         detail=response.detail,
         response_json=response.response_json,
         retry_after_seconds=_in_seconds(response.retry_after) if response.HasField("retry_after") else 0.0,
+        credentials_refused=response.credentials_refused,
     )
 
 

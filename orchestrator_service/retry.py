@@ -6,7 +6,7 @@ is never taken for a failure, nor for a success.
     post ──▶ DELIVERED ───────────────▶ Completed
          ──▶ REJECTED ────────────────▶ Failed external_rejected
          ──▶ UNAVAILABLE, THROTTLED ──▶ Retry by the profile; then Failed external_unavailable
-         ──▶ our credentials refused ─▶ Release, as if it had not been sent
+         ──▶ our credentials refused ─▶ Release, as if it had not been sent; a lookup, as if it had not been made
          ──▶ UNKNOWN ── honours the key ▶ Retry at once with the same key, still in doubt
                      └─ otherwise ────▶ InDoubt: look it up at +2, +5, +15, +30 s and, if that is later, at the
                                         conclusive moment; found ─▶ Completed, absent to the last ─▶ as if not applied
@@ -99,7 +99,7 @@ class Attempt(NamedTuple):
     response_json: str = ""
     retry_after_seconds: float = 0.0
     timed_out: bool = False
-    #: The system does not take the hub's own credentials: no fault of the request.
+    #: The system does not take the hub's own credentials, or the hub not its certificate: no fault of the request.
     credentials_refused: bool = False
     #: From its first byte to what was heard; 0 where nobody could say when it began.
     seconds: float = 0.0
@@ -118,6 +118,8 @@ class Lookup:
     detail: str = ""
     response_json: str = ""
     retry_after_seconds: float = 0.0
+    #: As in Attempt: the system was not asked.
+    credentials_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +177,7 @@ def after_attempt(attempt: Attempt, progress: Progress, policy: Policy, *, chanc
         case Outcome.REJECTED if not progress.in_doubt:
             return Failed(reason=FailureReason.EXTERNAL_REJECTED, detail=attempt.said)
         case Outcome.UNAVAILABLE if attempt.credentials_refused:
-            delay = max(LOOKUP_LADDER_SECONDS[0], min(attempt.retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
+            delay = _pause_of_refused_credentials(attempt)
             return Release(delay_seconds=delay, not_sent=True, still_in_doubt=progress.in_doubt)
         case Outcome.REJECTED | Outcome.UNAVAILABLE | Outcome.THROTTLED:
             return _retry_later(attempt, progress, policy, chance)
@@ -203,6 +205,9 @@ def after_lookup(lookup: Lookup, progress: Progress, policy: Policy) -> Decision
     match lookup.outcome:
         case LookupOutcome.UNSUPPORTED:
             return _cannot_be_asked(progress, policy)
+        case LookupOutcome.NOT_KNOWN if lookup.credentials_refused:
+            delay = _pause_of_refused_credentials(lookup)
+            return InDoubt(delay_seconds=delay, lookup_made=False, timed_out=progress.timed_out)
         case LookupOutcome.ABSENT | LookupOutcome.NOT_KNOWN if not _is_last_lookup(progress, policy):
             delay = _seconds_to_next_lookup(progress, policy)
             return InDoubt(delay_seconds=delay, lookup_made=True, timed_out=progress.timed_out)
@@ -218,6 +223,10 @@ def after_lookup(lookup: Lookup, progress: Progress, policy: Policy) -> Decision
 def expired() -> Failed:
     """Decide on a request whose time to live is over."""
     return Failed(reason=FailureReason.EXPIRED, detail="It could not be delivered within its time to live.")
+
+
+def _pause_of_refused_credentials(heard: Attempt | Lookup) -> float:
+    return max(LOOKUP_LADDER_SECONDS[0], min(heard.retry_after_seconds, RETRY_AFTER_CEILING_SECONDS))
 
 
 def _retry_later(attempt: Attempt, progress: Progress, policy: Policy, chance: float) -> Decision:

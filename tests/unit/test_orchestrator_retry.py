@@ -132,6 +132,15 @@ def test_credentials_of_ours_that_are_refused_spend_nothing(asked_for: float, se
         assert decision == Release(delay_seconds=seconds, not_sent=True, still_in_doubt=in_doubt)
 
 
+@pytest.mark.parametrize(("asked_for", "seconds"), [(0.0, 2.0), (60.0, 60.0), (86_400.0, 3600.0)])
+def test_a_lookup_to_which_our_credentials_are_refused_is_none(asked_for: float, seconds: float) -> None:
+    said = {"retry_after_seconds": asked_for, "credentials_refused": True}
+    for lookups in (0, 3, 9):
+        decision = look_up(LookupOutcome.NOT_KNOWN, progress(now_after_send=3600, lookups=lookups), policy(), **said)
+
+        assert decision == InDoubt(delay_seconds=seconds, lookup_made=False, timed_out=False)
+
+
 @pytest.mark.parametrize(
     ("asked_for", "seconds"),
     [

@@ -44,6 +44,7 @@ async def test_a_lookup_at_a_system_that_is_not_trusted_pauses_the_target_too(
     response = await system.lookup("id-1")
 
     assert (response.outcome, response.retry_after.ToSeconds()) == (pb.LOOKUP_OUTCOME_NOT_KNOWN, 60)
+    assert response.credentials_refused
     assert await system.calls() == []
 
 

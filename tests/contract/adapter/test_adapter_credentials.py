@@ -192,6 +192,7 @@ async def test_the_log_says_that_a_lookup_was_refused(orders_api: System, status
         response = await orders_api.lookup("id-1")
 
     assert response.outcome == pb.LOOKUP_OUTCOME_NOT_KNOWN
+    assert response.credentials_refused == (status == 401)  # a 403 may be about the question
     assert said(lines)[-1] == ("External system called", "warning", "OrdersApi", str(status))
 
 

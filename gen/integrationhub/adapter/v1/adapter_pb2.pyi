@@ -319,12 +319,15 @@ class LookupResponse(_message.Message):
     RESPONSE_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_REFUSED_FIELD_NUMBER: _builtins.int
     outcome: Global___LookupOutcome.ValueType
     """The verdict."""
     detail: _builtins.str
     """A sentence for people."""
     response_json: _builtins.str
     """What was found, JSON text, capped and redacted."""
+    credentials_refused: _builtins.bool
+    """With NOT_KNOWN: as in DeliverResponse. The system was not asked, so that no lookup is spent."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long it took."""
@@ -341,10 +344,11 @@ class LookupResponse(_message.Message):
         response_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        credentials_refused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials_refused", b"credentials_refused", "detail", b"detail", "duration", b"duration", "outcome", b"outcome", "response_json", b"response_json", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
