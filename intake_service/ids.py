@@ -1,11 +1,10 @@
-"""Ids of requests, events and dead letters: UUIDs of version 7 (RFC 9562), so that new rows lie beside each other."""
+"""Ids of requests, outbox rows and dead letters: UUIDv7 (RFC 9562), so that new rows lie beside each other."""
 
 import os
 import re
 import struct
 import threading
 import time
-from collections.abc import Iterator
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _lock = threading.Lock()
@@ -24,11 +23,6 @@ def new_id() -> str:
             _tails.extend(map(_tail, _DRAWN.unpack(os.urandom(_DRAWN.size))))
         tail = _tails.pop()
     return _text(stamp, tail)
-
-
-def new_ids() -> Iterator[str]:
-    """Make ids one after the other, 65,536 at most: a UUIDv7 whose last 16 bits count."""
-    return map(f"{new_id()[:-4]}{{:04x}}".format, range(0x10000))
 
 
 def first_id_at(instant: int) -> str:

@@ -30,7 +30,7 @@ from intake_service.store import outbox
 
 log = get_logger()
 
-#: Events in a round trip, and those of one row more.
+#: Events in a round trip; the last row's are all in it.
 BATCH = 500
 #: Events.
 MAX_IN_MEMORY = 50_000
@@ -54,6 +54,7 @@ class Relay:
         self._lag_ms = telemetry.histogram("events_publish_lag_ms")
         telemetry.start_at_zero("events_published_total", [{"type": event_type} for event_type in EVENT_TYPES])
         self._handed_over: deque[OutboxRow | tuple[str, str]] = deque()
+        #: Events in memory.
         self._held = 0
         self._something = asyncio.Event()
         self._is_behind = True

@@ -185,11 +185,12 @@ async def test_a_bad_item_of_a_batch_changes_nothing_for_the_others(hub: IntakeU
     assert [row["external_id"] for row in await hub.rows(tables.integration_requests)] == ["E-1", "E-5"]
 
 
-async def test_a_batch_of_1000_is_stored_whole(hub: IntakeUnderTest) -> None:
+async def test_a_batch_of_1000_is_stored_whole_and_told_of_in_one_row(hub: IntakeUnderTest) -> None:
     created = await create_batch(hub, *(new_request(f"E-{number}") for number in range(1000)))
 
     assert [item.external_id for item in created] == [f"E-{number}" for number in range(1000)]
-    assert len(await hub.unpublished()) == 1000
+    assert [event.request_id for event in await hub.unpublished()] == [item.id for item in created]
+    assert len(await hub.rows(tables.outbox_batches)) == 1
 
 
 async def test_the_gateway_creates_for_the_partner_it_names(hub: IntakeUnderTest) -> None:

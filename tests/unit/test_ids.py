@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from intake_service.ids import find_id, first_id_at, new_id, new_ids, parse_id
+from intake_service.ids import find_id, first_id_at, new_id, parse_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_it() -> None:
@@ -21,14 +21,6 @@ def test_ids_rise() -> None:
 
     assert made == sorted(made)
     assert len(set(made)) == len(made)
-
-
-def test_ids_of_a_batch_rise_among_all_others() -> None:
-    before, batch, after = new_id(), list(new_ids()), new_id()
-
-    assert all(find_id(each) and uuid.UUID(each).version == 7 for each in batch)
-    assert [before, *batch, after] == sorted({before, *batch, after})
-    assert len(batch) == 65_536
 
 
 def test_ids_made_in_threads_are_all_different_and_rise_in_each() -> None:
