@@ -183,7 +183,7 @@ async def _end(partner: httpx.AsyncClient, locations: list[str]) -> None:
         bodies = [(await partner.get(location)).json() for location in locations]
         return all(body["status"] in ("Completed", "Failed") for body in bodies)
 
-    await eventually(ended, 60, every=0.3)
+    await eventually(ended, 120, every=0.3)  # one that is posted again may be in doubt twice, 30 s each time
 
 
 async def _call_over_grpc(hub: HubProcess, token: str) -> None:
