@@ -25,7 +25,7 @@ async def tls_front(files: TlsFiles, port: int, *, postgres: bool = False) -> As
                 await writer.drain()
                 await writer.start_tls(context)
             inside, outside = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(_copy(reader, outside), _copy(inside, writer))
+            await asyncio.gather(copy(reader, outside), copy(inside, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", front := free_port(), ssl=None if postgres else context)
     try:
@@ -34,9 +34,10 @@ async def tls_front(files: TlsFiles, port: int, *, postgres: bool = False) -> As
         server.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hand on what arrives until there is no more, then close."""
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
-        writer.close()
+    writer.close()

@@ -1,7 +1,6 @@
 """A Redis that takes no writes any more: demoted by a failover that leaves its connections open, or full."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from chassis.testing import TestKeys, eventually, free_port
 from intake_service.store import tables
 from tests.intake import running_intake
 from tests.servers import ValkeyServer
+from tests.tls_front import copy
 
 TARGET = "TotvsProtheus"
 WORK = work_stream(TARGET)
@@ -57,8 +57,8 @@ class Failover:
             yield self
         finally:
             server.close()
-            for copy in self._copies:
-                copy.cancel()
+            for task in self._copies:
+                task.cancel()
             await self._first.aclose()
             await self._second.aclose()
 
@@ -68,17 +68,9 @@ class Failover:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inside, outside = await asyncio.open_connection("127.0.0.1", self._port)
         for source, sink in ((reader, outside), (inside, writer)):
-            copy = asyncio.create_task(_copy(source, sink))
-            self._copies.add(copy)
-            copy.add_done_callback(self._copies.discard)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+            task = asyncio.create_task(copy(source, sink))
+            self._copies.add(task)
+            task.add_done_callback(self._copies.discard)
 
 
 def _client(server: ValkeyServer) -> redis.Redis:
