@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from adapter_service.attempts import Attempt, Attempts
+from adapter_service.finished import Finished, Pace
 from adapter_service.mapping import (
     check_batch,
     read_delivery,
@@ -37,6 +38,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
     def __init__(self, systems: Mapping[str, ExternalSystem], attempts: Attempts, telemetry: Telemetry) -> None:
         self._systems = systems
         self._attempts = attempts
+        self._pace = Pace()
         self._batch_items = telemetry.histogram("batch_items").labels(batch="deliver")
 
     async def Deliver(self, request: pb.DeliverRequest, context: Any) -> pb.DeliverResponse:
@@ -48,20 +50,17 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
     async def DeliverBatch(
         self, request: pb.DeliverBatchRequest, context: Any
     ) -> AsyncIterator[pb.DeliverBatchResponse]:
-        """Make many attempts at once and answer with whatever has finished since the last message.
+        """Make many attempts at once and answer with whatever has finished since the last message, see finished.py.
 
         Posts in flight are cut when the caller goes away: nobody would hear what came of them.
         """
         del context
         check_batch(request)
         self._batch_items.observe(len(request.deliveries))
-        finished, loop = _Finished(), asyncio.get_running_loop()
+        finished, loop = Finished(len(request.deliveries), self._pace), asyncio.get_running_loop()
         tasks = [loop.create_task(self._deliver_item(item, finished)) for item in request.deliveries]
         try:
-            waiting = len(tasks)
-            while waiting:
-                results = await finished.take()
-                waiting -= len(results)
+            while results := await finished.take():
                 yield pb.DeliverBatchResponse(results=results)
         finally:
             for task in tasks:
@@ -83,7 +82,7 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         """Raises: InvalidRequest or TargetNotFound, before anything begins."""
         return self._attempts.deliver(self._find(request.target_system), read_delivery(request))
 
-    async def _deliver_item(self, request: pb.DeliverRequest, finished: "_Finished") -> None:
+    async def _deliver_item(self, request: pb.DeliverRequest, finished: Finished) -> None:
         request_id = request.integration_request_id
         try:
             attempt = await self._deliver(request)
@@ -100,23 +99,3 @@ class AdapterServicer(adapter_pb2_grpc.AdapterServiceServicer):
         if system is None:
             raise TargetNotFound(target)
         return system
-
-
-class _Finished:
-    """Results that nobody has taken yet. A queue takes a step for each."""
-
-    def __init__(self) -> None:
-        self._results: list[pb.DeliverBatchResult] = []
-        self._are_there = asyncio.Event()
-
-    def add(self, result: pb.DeliverBatchResult) -> None:
-        """Put one in."""
-        self._results.append(result)
-        self._are_there.set()
-
-    async def take(self) -> list[pb.DeliverBatchResult]:
-        """Wait for one, and take all that there are."""
-        await self._are_there.wait()
-        self._are_there.clear()
-        results, self._results = self._results, []
-        return results

@@ -5,7 +5,8 @@
                   └── arrives meanwhile┘
 
 No timer gathers items: an idle batcher flushes its first item at once, so low load pays no wait, and under load the
-batches grow by themselves (DESIGN section 2).
+batches grow by themselves (DESIGN section 2). Only while each turn of the loop brings more does a batch wait for the
+next one, a few turns at most: what has arrived already, but is not read yet, comes along.
 """
 
 import asyncio
@@ -21,6 +22,17 @@ Result = TypeVar("Result")
 
 #: As long as a large batch in flight keeps a small one waiting: more than it takes unless it hangs.
 COMPANY_SECONDS = 0.1
+#: A turn of a busy loop takes a millisecond or less.
+MOST_TURNS = 5
+
+
+async def while_more_come(count: Callable[[], int]) -> None:
+    """Let the loop turn until a turn brings no more of what is counted, or MOST_TURNS are over."""
+    for _ in range(MOST_TURNS):
+        before = count()
+        await asyncio.sleep(0)
+        if count() <= before:
+            return
 
 
 class Batcher(Generic[Item, Result]):
@@ -91,6 +103,9 @@ class Batcher(Generic[Item, Result]):
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
+    def _count(self) -> int:
+        return len(self._waiting)
+
     def _may_leave(self) -> bool:
         return not self._company or len(self._waiting) >= self._large
 
@@ -103,6 +118,9 @@ class Batcher(Generic[Item, Result]):
 
     async def _flush_all(self) -> None:
         while self._waiting and self._may_leave():
+            await while_more_come(self._count)
+            if not self._may_leave():
+                return
             batch = [(item, future) for item, future in self._take() if not future.cancelled()]
             if not batch:
                 continue

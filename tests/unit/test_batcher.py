@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 import chassis.batcher
-from chassis.batcher import Batcher
+from chassis.batcher import MOST_TURNS, Batcher
 from chassis.testing import eventually
 
 
@@ -55,6 +55,46 @@ async def test_what_arrives_during_a_flush_is_the_next_batch() -> None:
 
     assert await asyncio.gather(first, *others) == [10, 20, 30, 40]
     assert flush.batches == [[1], [2, 3, 4]]
+
+
+async def test_what_each_turn_of_the_loop_brings_comes_along() -> None:
+    flush = Flush()
+    flush.gate.set()
+    batcher = Batcher(flush)
+
+    async def submit_after(turns: int) -> int:
+        await rounds(turns)
+        return await batcher.submit(turns)
+
+    await asyncio.gather(*map(submit_after, range(MOST_TURNS)))
+
+    assert flush.batches == [list(range(MOST_TURNS))]
+
+
+async def test_a_turn_that_brings_none_ends_the_gathering() -> None:
+    flush = Flush()
+    batcher = Batcher(flush)
+    task = asyncio.create_task(batcher.submit(1))
+
+    await rounds(4)  # to submit, to begin, to see that none came, and one to spare
+
+    assert flush.batches == [[1]]
+    flush.gate.set()
+    await task
+
+
+async def test_a_stream_without_end_is_cut_into_batches() -> None:
+    flush = Flush()
+    flush.gate.set()
+    batcher = Batcher(flush)
+
+    tasks: list[asyncio.Task[int]] = []
+    while len(flush.batches) < 3:
+        tasks.append(asyncio.create_task(batcher.submit(len(tasks))))
+        await rounds(1)
+    await asyncio.gather(*tasks)
+
+    assert max(map(len, flush.batches)) <= MOST_TURNS + 2
 
 
 async def test_items_keep_their_order_over_many_batches() -> None:

@@ -117,14 +117,17 @@ async def test_every_result_is_told_even_when_nobody_waits_any_more(tmp_path: Pa
     database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
     with database.engine.begin() as connection:
         things.metadata.create_all(connection)
-    store = Store(database, on_commit=lambda results, *_: told.extend(results))
-    writing = asyncio.create_task(store.write(add, 7))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
 
-    writing.cancel()
+    def give_up(_: int) -> None:
+        writing.cancel()
+
+    store = Store(database, on_batch=give_up, on_commit=lambda results, *_: told.extend(results))
+    writing = asyncio.create_task(store.write(add, 7))
+
+    await asyncio.wait([writing])
     await store.stop()
 
+    assert writing.cancelled()
     assert told == [7]
 
 
