@@ -40,6 +40,7 @@ _STOPPED_STATE = "25P03"
 VANISHED_SECONDS = 10
 _POSTGRESQL_DRIVER = "postgresql+psycopg"
 _DATABASE_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_BEGIN = f"BEGIN; {_DATABASE_NOW}"
 
 
 class _Undone(StorageUnavailable):
@@ -68,6 +69,10 @@ class Database:
             return self._clock.now()
         return int(driver.fetch(connection, _DATABASE_NOW)[0][0])
 
+    def _begin(self, connection: sa.Connection) -> Micros:
+        """Begin a transaction that writes; gives the same instant, which comes in the server's answer to BEGIN."""
+        return self.now(connection) if self._clock is not None else int(driver.converse(connection, _BEGIN))
+
     def transact(self, operations: Sequence[tuple[Operation, Any]]) -> list[Any]:
         """Run operations in one transaction; those of one kind are handed over together, in order.
 
@@ -90,7 +95,7 @@ class Database:
         is_committing = False
         try:
             with self.engine.begin() as connection:
-                now = self.now(connection)
+                now = self._begin(connection)
                 for operation, indexes in by_kind.items():
                     answers = operation(connection, now, [operations[index][1] for index in indexes])
                     for index, answer in zip(indexes, answers, strict=True):

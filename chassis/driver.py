@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from psycopg.errors import OperationalError, error_from_result
+from psycopg.pq import DiagnosticField, ExecStatus
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -31,6 +33,20 @@ def texts(make: Callable[[str], sa.ClauseElement]) -> dict[str, str]:
 def begin(connection: sa.Connection, text: str) -> None:
     """Begin a transaction in the database's own words, while SQLAlchemy begins it. Raises: DBAPIError."""
     _with_cursor(connection, text, lambda cursor: cursor.execute(text))
+
+
+def converse(connection: sa.Connection, text: str) -> str:
+    """PostgreSQL: execute statements without parameters in one message; gives the last one's first value, as text.
+
+    The driver sends a BEGIN apart, and its ways around both cost more than the server's work. Raises: DBAPIError.
+    """
+    session = connection.connection.dbapi_connection.pgconn  # type: ignore[union-attr]
+    result = session.exec_(text.encode())
+    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        return (result.get_value(0, 0) or b"").decode()
+    if result.error_field(DiagnosticField.SQLSTATE) is None:  # it is libpq's own word: there is no server
+        raise _translated(connection, None, text, OperationalError(result.get_error_message()))
+    raise _translated(connection, None, text, error_from_result(result))
 
 
 def fetch(connection: sa.Connection, text: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
