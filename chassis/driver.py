@@ -40,13 +40,16 @@ def converse(connection: sa.Connection, text: str) -> str:
 
     The driver sends a BEGIN apart, and its ways around both cost more than the server's work. Raises: DBAPIError.
     """
-    session = connection.connection.dbapi_connection.pgconn  # type: ignore[union-attr]
-    result = session.exec_(text.encode())
-    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-        return (result.get_value(0, 0) or b"").decode()
-    if result.error_field(DiagnosticField.SQLSTATE) is None:  # it is libpq's own word: there is no server
-        raise _translated(connection, None, text, OperationalError(result.get_error_message()))
-    raise _translated(connection, None, text, error_from_result(result))
+
+    def execute(cursor: Any) -> str:
+        result = cursor.connection.pgconn.exec_(text.encode())
+        if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            return (result.get_value(0, 0) or b"").decode()
+        if result.error_field(DiagnosticField.SQLSTATE) is None:  # it is libpq's own word: there is no server
+            raise OperationalError(result.get_error_message())
+        raise error_from_result(result)
+
+    return _with_cursor(connection, text, execute)
 
 
 def fetch(connection: sa.Connection, text: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:

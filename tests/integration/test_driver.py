@@ -1,6 +1,6 @@
 """The short way to the database, on both databases: nothing is different but its price."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from chassis.database import Database
-from chassis.driver import fetch, texts, touch, touch_each
+from chassis.driver import converse, fetch, texts, touch, touch_each
 from intake_service.store.tables import workers
 
 ALL = texts(lambda _: sa.select(workers.c.worker_id, workers.c.beat_at).order_by(workers.c.worker_id))
@@ -83,7 +83,48 @@ def test_a_statement_with_a_mistake_is_an_error_and_the_connection_stays(databas
         assert fetch(connection, "SELECT 1") == [(1,)]
 
 
-def test_connections_of_a_server_that_is_gone_are_never_given_out_again(postgres_url: str) -> None:
+def test_a_transaction_begun_in_one_message_is_ended_as_any_other(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.engine.connect() as connection, connection.begin() as transaction:
+        begun = int(converse(connection, "BEGIN; SELECT txid_current()"))
+        (within,) = fetch(connection, "SELECT txid_current()")[0]
+        touch(connection, "CREATE TABLE undone (id integer)")
+        transaction.rollback()
+
+    assert within == begun
+    with database.engine.begin() as connection:
+        assert fetch(connection, "SELECT to_regclass('undone')") == [(None,)]
+    database.dispose()
+
+
+def test_a_mistake_in_such_a_message_is_an_error_and_the_connection_stays(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with pytest.raises(ProgrammingError) as caught, database.engine.begin() as connection:
+        converse(connection, "BEGIN; SELECT nothing_like_this")
+
+    assert not caught.value.connection_invalidated
+    with database.engine.begin() as connection:
+        assert converse(connection, "BEGIN; SELECT 1") == "1"
+    database.dispose()
+
+
+def test_a_closed_connection_is_an_error_that_says_so(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.engine.connect() as connection:
+        fetch(connection, "SELECT 1")
+        driver: Any = connection.connection.driver_connection
+        driver.close()
+        with pytest.raises(OperationalError) as caught:
+            converse(connection, "BEGIN; SELECT 1")
+
+    assert caught.value.connection_invalidated
+    database.dispose()
+
+
+@pytest.mark.parametrize("ask", [lambda c: fetch(c, "SELECT 1"), lambda c: converse(c, "BEGIN; SELECT 1")])
+def test_connections_of_a_server_that_is_gone_are_never_given_out_again(
+    postgres_url: str, ask: Callable[[sa.Connection], object]
+) -> None:
     database = Database(postgres_url)
     with database.engine.connect() as rests, database.engine.connect() as works:
         fetch(rests, "SELECT 1")
@@ -95,7 +136,7 @@ def test_connections_of_a_server_that_is_gone_are_never_given_out_again(postgres
         )
 
     with pytest.raises(OperationalError) as caught, database.engine.begin() as connection:
-        fetch(connection, "SELECT 1")
+        ask(connection)
 
     assert caught.value.connection_invalidated
     with database.engine.begin() as first, database.engine.begin() as second:
