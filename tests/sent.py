@@ -16,7 +16,7 @@ Sent = list[tuple[str, Any]]
 def statements(engine: sa.Engine) -> Iterator[Sent]:
     """What is sent meanwhile, each with the parameters of its first row; rows that travel together are one statement.
 
-    BEGIN is among them where the hub says it itself.
+    SQLite's BEGIN is among them; PostgreSQL's, which asks for the time, is not.
     """
     sent: Sent = []
     cursor_of = driver._cursor_of  # noqa: SLF001 - the one place that every such statement passes
