@@ -307,7 +307,7 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
         # server analyzes it.
         " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
     )
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.set(drivername=_POSTGRESQL_DRIVER),
         pool_size=size,
         max_overflow=2,
@@ -324,6 +324,12 @@ def _postgresql_engine(url: sa.URL, size: int) -> sa.Engine:
             "tcp_user_timeout": VANISHED_SECONDS * 1000,
         },
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(_: Any, __: Any, arguments: Any, parameters: Any) -> driver.PostgreSQLConnection:
+        return driver.PostgreSQLConnection.connect(*arguments, **parameters)
+
+    return engine
 
 
 def _is_away(error: DBAPIError) -> bool:

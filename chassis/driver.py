@@ -8,9 +8,11 @@ driver's own cursor executes. Rows come as the driver gives them: tuples, and on
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import psycopg
 import sqlalchemy as sa
-from psycopg.errors import OperationalError, error_from_result
-from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.errors import InFailedSqlTransaction, OperationalError, error_from_result
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +25,17 @@ _DIALECTS: Mapping[str, sa.Dialect] = {
 }
 #: Where a connection keeps its cursor.
 _CURSOR = "driver_cursor"
+
+
+class PostgreSQLConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that commits with libpq's own call: the driver's ways around it cost three times as much."""
+
+    def commit(self) -> None:
+        """Commit what has begun. Raises: psycopg.Error; InFailedSqlTransaction where the server undid it instead."""
+        if self.pgconn.transaction_status == TransactionStatus.IDLE:
+            return
+        if _exchange(self.pgconn, b"COMMIT").command_status != b"COMMIT":
+            raise InFailedSqlTransaction("a statement of it had failed")
 
 
 def texts(make: Callable[[str], sa.ClauseElement]) -> dict[str, str]:
@@ -42,14 +55,20 @@ def converse(connection: sa.Connection, text: str) -> str:
     """
 
     def execute(cursor: Any) -> str:
-        result = cursor.connection.pgconn.exec_(text.encode())
-        if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            return (result.get_value(0, 0) or b"").decode()
-        if result.error_field(DiagnosticField.SQLSTATE) is None:  # it is libpq's own word: there is no server
-            raise OperationalError(result.get_error_message())
-        raise error_from_result(result)
+        result = _exchange(cursor.connection.pgconn, text.encode())
+        return (result.get_value(0, 0) or b"").decode()
 
     return _with_cursor(connection, text, execute)
+
+
+def _exchange(pgconn: PGconn, text: bytes) -> PGresult:
+    """Raises: psycopg.Error."""
+    result = pgconn.exec_(text)
+    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        return result
+    if result.error_field(DiagnosticField.SQLSTATE) is None:  # it is libpq's own word: there is no server
+        raise OperationalError(result.get_error_message())
+    raise error_from_result(result)
 
 
 def fetch(connection: sa.Connection, text: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:

@@ -1,12 +1,13 @@
 """The short way to the database, on both databases: nothing is different but its price."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
 from chassis.database import Database
 from chassis.driver import converse, fetch, texts, touch, touch_each
@@ -105,6 +106,21 @@ def test_a_mistake_in_such_a_message_is_an_error_and_the_connection_stays(postgr
     assert not caught.value.connection_invalidated
     with database.engine.begin() as connection:
         assert converse(connection, "BEGIN; SELECT 1") == "1"
+    database.dispose()
+
+
+def test_a_commit_that_the_server_turns_into_a_rollback_is_an_error(postgres_url: str) -> None:
+    def work(connection: sa.Connection) -> None:
+        touch(connection, "CREATE TABLE undone (id integer)")
+        with contextlib.suppress(ProgrammingError):
+            fetch(connection, "SELECT nothing_like_this")
+
+    database = Database(postgres_url)
+    with pytest.raises(DBAPIError, match="a statement of it had failed"), database.engine.begin() as connection:
+        work(connection)
+
+    with database.engine.begin() as connection:
+        assert fetch(connection, "SELECT to_regclass('undone')") == [(None,)]
     database.dispose()
 
 
