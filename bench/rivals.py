@@ -15,7 +15,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from bench.ledger import DBOS_WORKFLOWS, PROCRASTINATE_JOBS, REQUESTS_TABLE, Ledger
-from bench.peers.limits import IN_FLIGHT
 from bench.processes import family
 from bench.servers import BenchValkey
 from chassis.testing import free_port
@@ -63,8 +62,7 @@ class Peer:
         return not self.uses_redis
 
 
-_IN_FLIGHT = str(IN_FLIGHT)
-_TASKIQ_TUNED = ("--workers", "1", "--no-parse", "--max-async-tasks", _IN_FLIGHT, "--max-prefetch", _IN_FLIGHT)
+_TASKIQ_TUNED = ("--workers", "1", "--no-parse", "--max-async-tasks", "256", "--max-prefetch", "256")
 _PROCRASTINATE, _FASTSTREAM = _module("procrastinate", "worker"), _module("faststream", "worker")
 _DBOS_WORKERS = tuple(_module("dbos", "worker", f"worker-{number}") for number in (1, 2))
 PEERS = (
