@@ -15,9 +15,10 @@ import redis.asyncio as redis
 from prometheus_client import Counter
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from chassis.logs import get_logger
+from chassis.streams import leave
 
 log = get_logger()
 
@@ -123,7 +124,11 @@ class RateLimit:
         for partner, each in wanted.items():
             period = str(PERIOD_SECONDS * 1_000_000)
             pipeline.evalsha(self._sha, 1, _KEY_PREFIX + partner, period, str(each.limit), str(each.count))
-        replies: Sequence[Any] = await pipeline.execute()
+        try:
+            replies: Sequence[Any] = await pipeline.execute()
+        except ReadOnlyError:
+            await leave(self._redis)
+            raise
         return replies
 
 

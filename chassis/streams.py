@@ -290,11 +290,18 @@ class Streams:
             ) from error
 
     async def _leave(self) -> None:
-        """Close the connections, for a failover may have left them with a demoted primary: new ones go by the name."""
         async with self._is_publishing:
             await self._publisher.disconnect()
-        for client in (self._commands, self._reader):  # what waits for an answer gets the same one
-            await client.connection_pool.disconnect(inuse_connections=False)
+        await leave(self._commands, self._reader)
+
+
+async def leave(*clients: redis.Redis) -> None:
+    """Close connections to a Redis that takes no writes, a primary that was demoted: new ones go by the name.
+
+    One that waits for an answer is left open, and gets the same one.
+    """
+    for client in clients:
+        await client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _entries(reply: Any, stream: str) -> list[tuple[str, Mapping[str, str] | None]]:

@@ -11,7 +11,9 @@ import pytest
 import redis.asyncio as redis
 from structlog.testing import capture_logs
 
+from chassis.rate_limit import RateLimit, Wanted
 from chassis.streams import Streams, StreamsUnavailable, work_stream
+from chassis.telemetry import Telemetry
 from chassis.testing import TestKeys, eventually, free_port
 from intake_service.store import tables
 from tests.intake import running_intake
@@ -136,6 +138,19 @@ async def test_what_is_accepted_after_a_failover_is_rung_and_published(
         await eventually(lambda: _is_rung(failover.primary, after.id))
         await hub.scheduler.stop()
         await hub.relay.stop()
+
+
+async def test_partners_are_limited_again_after_a_failover(failover: Failover) -> None:
+    limit = RateLimit(failover.url, Telemetry("intake").counter("rate_limit_open_total"))
+
+    async def is_limited() -> bool:
+        return bool(await limit.take({"acme": Wanted(count=1, limit=1000)}))
+
+    await eventually(is_limited)
+    await failover.happen()
+
+    await eventually(is_limited)
+    await limit.stop()
 
 
 async def _demote(valkey: redis.Redis) -> None:
