@@ -200,7 +200,6 @@ class Relay:
             left = await self._read_left(0 if was_behind else LEFT_BEHIND_SECONDS)
             self._swept_at = time.monotonic()
             await self._measure_lag()
-            await self._trim()
         except BaseException:
             if was_behind:
                 self._fall_behind()
@@ -210,6 +209,7 @@ class Relay:
             await self._forget()
         if len(left) >= outbox.BATCH:
             self._fall_behind()
+        await self._trim()
 
     async def _read_left(self, age_seconds: float) -> list[OutboxRow]:
         age = round(age_seconds * SECOND)
@@ -225,9 +225,13 @@ class Relay:
         self._lag.set(max(0.0, (await self._now() - oldest) / SECOND) if oldest is not None else 0.0)
 
     async def _trim(self) -> None:
-        if time.monotonic() - self._trimmed_at >= TRIM_SECONDS:
+        if time.monotonic() - self._trimmed_at < TRIM_SECONDS:
+            return
+        self._trimmed_at = time.monotonic()
+        try:
             await self._streams.trim_by_age()
-            self._trimmed_at = time.monotonic()
+        except HubError as error:  # then the next time: publishing must not wait for it
+            log.warning("Old events stay for now", reason=error.reason)
 
 
 def _fields(event: Event, context: str) -> dict[str, str]:

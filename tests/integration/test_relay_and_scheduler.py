@@ -265,6 +265,16 @@ async def test_a_key_that_is_no_stream_stops_nothing(hub: IntakeUnderTest, watch
     assert await watcher.xlen("hub:events") <= 4  # each once, or twice where the first try had half succeeded
 
 
+async def test_keys_that_are_no_streams_at_the_start_stop_nothing(hub: IntakeUnderTest, watcher: redis.Redis) -> None:
+    await watcher.mset({"hub:events": "not a stream", "hub:dlq": "not a stream"})
+    created = await hub.create()
+
+    await hub.relay.start()
+
+    await eventually(lambda: outbox_is_empty(hub))
+    assert set(await rings(watcher)) == {created.id}
+
+
 async def test_what_is_in_memory_is_published_before_the_relay_stops(
     hub: IntakeUnderTest, watcher: redis.Redis
 ) -> None:
