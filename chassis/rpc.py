@@ -29,6 +29,7 @@ from chassis.correlation import (
 )
 from chassis.errors import HubError, InternalError, InvalidRequest, PermissionDenied
 from chassis.logs import bind, get_logger
+from chassis.message_fields import SHORT_BYTES, has_few_fields
 from chassis.status import to_status
 from chassis.telemetry import UNMATCHED, Telemetry
 from chassis.tokens import TokenVerifier
@@ -215,6 +216,8 @@ async def _refuse_unknown(_: bytes, context: Any) -> None:
 
 
 def _read(read: Callable[[bytes], Any], message: bytes) -> Any:
+    if len(message) > SHORT_BYTES and not has_few_fields(message):
+        raise InvalidRequest("The message is malformed, or holds more items than any call takes; send fewer.")
     try:
         return read(message)
     except DecodeError as error:

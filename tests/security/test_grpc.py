@@ -24,9 +24,11 @@ from tests.security.attack import (
     Neighbour,
     assert_refused,
     create,
+    memory_mb,
 )
 
 CREATE = "/integrationhub.intake.v1.IntakeService/CreateIntegrationRequest"
+BATCH_CREATE = "/integrationhub.intake.v1.IntakeService/BatchCreateIntegrationRequests"
 WORK = "hub:work:TotvsProtheus"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -149,6 +151,24 @@ async def test_a_batch_of_too_many_is_refused(intake: grpc.aio.Channel, forge: F
         await IntakeServiceStub(intake).BatchCreateIntegrationRequests(batch, metadata=credentials(forge), timeout=20)
 
     assert_refused(refused.value, "INVALID_ARGUMENT")
+
+
+#: Items of a batch that cost hundreds of bytes each when they are read: empty, with an unknown field, with a tag of two
+#: bytes.
+EMPTY_ITEMS = (b"\x0a\x00", b"\x0a\x02\x58\x01", b"\x8a\x00\x00")
+
+
+@pytest.mark.parametrize("item", EMPTY_ITEMS, ids=["empty", "unknown_field", "long_tag"])
+async def test_a_batch_of_a_million_of_nothing_is_refused_unread(
+    hub: HubProcess, intake: grpc.aio.Channel, forge: Forge, item: bytes
+) -> None:
+    pids = {"intake": hub.child_pids()["intake"]}
+    before = memory_mb(pids)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await raw(intake, BATCH_CREATE)(item * (2 << 20), metadata=credentials(forge), timeout=20)
+
+    assert_refused(refused.value, "INVALID_ARGUMENT")
+    assert memory_mb(pids) - before < 64
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

@@ -26,7 +26,19 @@ from integrationhub.intake.v1.intake_pb2 import ListIntegrationRequestsRequest
 from integrationhub.intake.v1.intake_pb2_grpc import IntakeServiceStub
 from tests.security.attack import PATH, STALL_SECONDS, Forge, create, send_raw
 from tests.security.beside import Beside
-from tests.security.test_grpc import CREATE, FRAMES, POISON, PREFACE, SETTINGS, WORK, credentials, order, raw
+from tests.security.test_grpc import (
+    BATCH_CREATE,
+    CREATE,
+    EMPTY_ITEMS,
+    FRAMES,
+    POISON,
+    PREFACE,
+    SETTINGS,
+    WORK,
+    credentials,
+    order,
+    raw,
+)
 from tests.security.test_http import CORRELATION_IDS, HEALTH, PATHS, RAW
 from tests.security.test_json import BOMBS, NAMES, WIDE
 from tests.security.test_targets import HOSTILE, deliver
@@ -164,6 +176,13 @@ async def huge_messages(attacker: Attacker) -> None:
         await at_once([partial(call, message, metadata=with_, timeout=20) for message, with_ in calls])
 
 
+async def batches_of_nothing(attacker: Attacker) -> None:
+    options = [("grpc.max_send_message_length", -1)]
+    async with grpc.aio.insecure_channel(attacker.hub.setting("intake_address"), options=options) as channel:
+        call, metadata = raw(channel, BATCH_CREATE), credentials(attacker.forge)
+        await at_once([partial(call, item * (2 << 20), metadata=metadata, timeout=20) for item in EMPTY_ITEMS])
+
+
 async def poisoned_entries(attacker: Attacker) -> None:
     async with redis.Redis.from_url(attacker.hub.redis_url) as client:
         for fields in POISON.values():
@@ -188,7 +207,7 @@ FAMILIES: tuple[Callable[[Attacker], Awaitable[None]], ...] = (
     *(bad_tokens, new_key_ids, tokens_over_grpc),
     *(json_bombs, wide_json, bad_names, gzip_bombs, a_burst),
     *(wrong_http, strange_paths_and_ids, idle_connections, answers_left_unread),
-    *(http_2_frames, huge_messages, poisoned_entries, hostile_answers),
+    *(http_2_frames, huge_messages, batches_of_nothing, poisoned_entries, hostile_answers),
 )
 
 

@@ -1,0 +1,57 @@
+"""A message's fields are counted as the parser would find them, and never one too few."""
+
+import pytest
+
+from chassis.message_fields import MOST_FIELDS, has_few_fields
+from integrationhub.intake.v1.intake_pb2 import BatchCreateIntegrationRequestsRequest, CreateIntegrationRequestRequest
+
+KINDS = {
+    "empty item": b"\x0a\x00",
+    "item with an unknown field": b"\x0a\x02\x58\x01",
+    "item whose tag has two bytes": b"\x8a\x00\x00",
+    "item whose length has three bytes": b"\x0a\x80\x80\x00",
+    "varint": b"\x10\x96\x01",
+    "varint of ten bytes": b"\x10" + b"\xff" * 9 + b"\x01",
+    "eight bytes": b"\x11" + b"\xff" * 8,
+    "four bytes": b"\x15" + b"\xff" * 4,
+}
+
+
+@pytest.mark.parametrize("field", KINDS.values(), ids=KINDS)
+def test_as_many_fields_as_a_batch_may_have_pass_and_one_more_does_not(field: bytes) -> None:
+    assert has_few_fields(field * MOST_FIELDS)
+    assert not has_few_fields(field * (MOST_FIELDS + 1))
+
+
+@pytest.mark.parametrize("field", KINDS.values(), ids=KINDS)
+def test_every_kind_of_field_is_one_for_the_parser_too(field: bytes) -> None:
+    item = CreateIntegrationRequestRequest(external_id="E", payload_json="x" * 300)
+    batch = BatchCreateIntegrationRequestsRequest(requests=[item]).SerializeToString()
+
+    parsed = BatchCreateIntegrationRequestsRequest.FromString(field + batch)
+
+    assert parsed.requests[-1] == item
+    assert has_few_fields(field + batch)
+
+
+def test_what_is_within_a_group_counts() -> None:
+    assert has_few_fields(b"\x13" + b"\x0a\x00" * (MOST_FIELDS - 2) + b"\x14")
+    assert not has_few_fields(b"\x13" + b"\x0a\x00" * MOST_FIELDS + b"\x14")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x0a",
+        b"\x0a\x05abc",
+        b"\x0a\x80",
+        b"\x11abc",
+        b"\x80" * 11 + b"\x00",
+        b"\x0a" + b"\xff" * 9 + b"\x01",
+        b"\x0a\x80\x80\x80\x80\x10" + b"\x0a\x00" * 10,  # a length of 2^32 is no length of 0
+        b"\x0f\x00",
+    ],
+    ids=["no length", "cut item", "cut length", "cut number", "endless tag", "huge length", "2^32", "no such kind"],
+)
+def test_what_is_malformed_does_not_pass(message: bytes) -> None:
+    assert not has_few_fields(message)
