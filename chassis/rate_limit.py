@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio as redis
 from prometheus_client import Counter
@@ -48,17 +48,17 @@ return {taken, left, math.ceil(full_at - now), math.ceil(step * (left + 1) - (no
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What one partner wants: so many creates under a limit per minute, which is above 0."""
+class Allowance(NamedTuple):
+    """How fast a token lets its partner be; those of one partner take from its one bucket, each at its own price."""
 
-    count: int
+    partner_id: str
+    #: Creates per minute, above 0.
     limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateStanding:
-    """Where a partner stands after a batch; `taken` of what it wanted may pass."""
+    """Where a partner stands after a batch; `taken` of what was wanted may pass."""
 
     taken: int
     limit: int
@@ -84,8 +84,8 @@ class RateLimit:
         self._sha = ""
         self._asks_again_at = 0.0
 
-    async def take(self, wanted: Mapping[str, Wanted]) -> dict[str, RateStanding]:
-        """Take creates out of the partners' buckets; a partner that is not in the answer is let through."""
+    async def take(self, wanted: Mapping[Allowance, int]) -> dict[Allowance, RateStanding]:
+        """Take so many creates out of the partners' buckets; what is not in the answer is let through."""
         if not wanted:
             return {}
         if time.monotonic() >= self._asks_again_at:
@@ -96,11 +96,8 @@ class RateLimit:
                 self._asks_again_at = time.monotonic() + PAUSE_SECONDS
                 log.warning("Rate limit is open", reason=type(error).__name__)
             else:
-                return {
-                    partner: _standing(wanted[partner].limit, reply)
-                    for partner, reply in zip(wanted, replies, strict=True)
-                }
-        self._open_total.inc(sum(each.count for each in wanted.values()))
+                return {each: _standing(each.limit, reply) for each, reply in zip(wanted, replies, strict=True)}
+        self._open_total.inc(sum(wanted.values()))
         return {}
 
     async def start(self) -> None:
@@ -110,7 +107,7 @@ class RateLimit:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def _ask(self, wanted: Mapping[str, Wanted]) -> Sequence[Any]:
+    async def _ask(self, wanted: Mapping[Allowance, int]) -> Sequence[Any]:
         if self._sha:
             try:
                 return await self._run(wanted)
@@ -119,11 +116,11 @@ class RateLimit:
         self._sha = await self._redis.script_load(_SCRIPT)
         return await self._run(wanted)
 
-    async def _run(self, wanted: Mapping[str, Wanted]) -> Sequence[Any]:
+    async def _run(self, wanted: Mapping[Allowance, int]) -> Sequence[Any]:
         pipeline = self._redis.pipeline(transaction=False)
-        for partner, each in wanted.items():
+        for (partner_id, limit), count in wanted.items():
             period = str(PERIOD_SECONDS * 1_000_000)
-            pipeline.evalsha(self._sha, 1, _KEY_PREFIX + partner, period, str(each.limit), str(each.count))
+            pipeline.evalsha(self._sha, 1, _KEY_PREFIX + partner_id, period, str(limit), str(count))
         try:
             replies: Sequence[Any] = await pipeline.execute()
         except ReadOnlyError:

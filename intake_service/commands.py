@@ -17,7 +17,7 @@ from chassis.database import Store
 from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, StorageUnavailable, Violation
 from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
-from chassis.rate_limit import RateLimit, RateStanding, Wanted
+from chassis.rate_limit import Allowance, RateLimit, RateStanding
 from chassis.rpc import Part
 from chassis.targets import Targets
 from chassis.telemetry import Telemetry
@@ -94,16 +94,18 @@ class Commands:
         """
         started = time.perf_counter()
         owned = [_owner_of(caller, draft) for draft in drafts]
-        rates = await self._rate_limit.take(self._wanted(owned))
-        left = {partner: rate.taken for partner, rate in rates.items()}
+        allowances = [self._allowance(owner) for owner in owned]
+        rates = await self._rate_limit.take(Counter(filter(None, allowances)))
+        left = {allowance: rate.taken for allowance, rate in rates.items()}
         checked: list[requests.NewRequest | HubError] = []
-        for draft, owner in zip(drafts, owned, strict=True):
+        for draft, owner, allowance in zip(drafts, owned, allowances, strict=True):
             if isinstance(owner, HubError):
                 checked.append(owner)
-            elif owner.partner_id in left and left[owner.partner_id] == 0:
-                checked.append(_too_fast(rates[owner.partner_id]))
+            elif allowance in left and left[allowance] == 0:
+                checked.append(_too_fast(rates[allowance]))
             else:
-                left[owner.partner_id] = left.get(owner.partner_id, 0) - 1
+                if allowance in left:
+                    left[allowance] -= 1
                 checked.append(await self._check_in_turn(owner, draft))
         items = [item for item in checked if isinstance(item, requests.NewRequest)]
         self._door.arrive(len(items))
@@ -123,9 +125,9 @@ class Commands:
         return [
             Answered(
                 result=item if isinstance(item, HubError) else next(answers),
-                rate=None if isinstance(owner, HubError) else rates.get(owner.partner_id),
+                rate=rates.get(allowance) if allowance else None,
             )
-            for item, owner in zip(checked, owned, strict=True)
+            for item, allowance in zip(checked, allowances, strict=True)
         ]
 
     async def cancel(self, caller: Caller, owner: Owner, *, request_id: str, detail: str) -> StoredRequest:
@@ -180,20 +182,13 @@ class Commands:
             raise InvalidRequest(f"{target_system} is no longer a target of this hub; add it first.")
         return self._targets[target_system].ttl_seconds
 
-    def _wanted(self, owned: Sequence[Owner | HubError]) -> dict[str, Wanted]:
-        """How many creates each limited partner wants of its bucket."""
-        counts: Counter[str] = Counter()
-        limits = {}
-        for owner in owned:
-            if isinstance(owner, HubError):
-                continue
-            partner_id, its_limits = owner
-            counts[partner_id] += 1
-            own = its_limits.rate_per_minute
-            limit = self._rate_per_minute if own is None else own
-            if limit:
-                limits[partner_id] = limit
-        return {partner_id: Wanted(count=counts[partner_id], limit=limit) for partner_id, limit in limits.items()}
+    def _allowance(self, owner: Owner | HubError) -> Allowance | None:
+        """What a create takes its place from; None where there is no limit, and for none that can be made."""
+        if isinstance(owner, HubError):
+            return None
+        own = owner.limits.rate_per_minute
+        limit = self._rate_per_minute if own is None else own
+        return Allowance(owner.partner_id, limit) if limit else None
 
     async def _check_in_turn(self, owner: Owner, draft: Draft) -> requests.NewRequest | HubError:
         if len(draft.payload_json) < LONG_BYTES:

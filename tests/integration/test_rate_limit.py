@@ -12,7 +12,7 @@ import redis.asyncio as redis
 
 from chassis import rate_limit
 from chassis.access import ACT_FOR_PARTNER, REQUESTS_READ, REQUESTS_WRITE
-from chassis.rate_limit import PERIOD_SECONDS, RateLimit, RateStanding, Wanted
+from chassis.rate_limit import PERIOD_SECONDS, Allowance, RateLimit, RateStanding
 from chassis.rpc_client import RpcClient
 from chassis.telemetry import Telemetry
 from chassis.testing import TestKeys, eventually
@@ -39,16 +39,17 @@ async def bucket(url: str) -> AsyncIterator[RateLimit]:
 async def warm(limit: RateLimit) -> None:
     """Connect: on a busy machine the first answer may be later than the limit waits for."""
     for _ in range(50):
-        if await limit.take({"warm": Wanted(count=1, limit=1000)}):
+        if await limit.take({Allowance("warm", 1000): 1}):
             return
         await asyncio.sleep(0.1)
 
 
 async def take(limit: RateLimit, count: int, *, per_minute: int, partner: str = "acme") -> RateStanding:
+    allowance = Allowance(partner, per_minute)
     for _ in range(20):  # a machine that stalls for 50 ms opens the limit for a second
-        standing = await limit.take({partner: Wanted(count=count, limit=per_minute)})
+        standing = await limit.take({allowance: count})
         if standing:
-            return standing[partner]
+            return standing[allowance]
         await asyncio.sleep(0.2)
     raise AssertionError("Redis does not answer")
 
@@ -179,6 +180,21 @@ async def test_partners_of_one_batch_are_counted_apart(hub: IntakeUnderTest) -> 
     assert (answer.results[0].rate.limit, answer.results[11].rate.remaining) == (3, 1)
     error = answer.results[3].error
     assert refusal_of("", error.message, error.details).reason == "RATE_LIMITED"
+
+
+async def test_tokens_of_one_partner_keep_their_own_limits_in_a_batch(hub: IntakeUnderTest) -> None:
+    limits = [0, 0, 0, 0, 0, 2, 4, 4, 0, 4, 4]  # the one of 2 takes half of the partner's bucket
+    batch = pb.BatchCreateIntegrationRequestsRequest(
+        requests=[
+            new_request(f"E-{number}", partner_id="two", partner_limits=pb.PartnerLimits(rate_per_minute=limit))
+            for number, limit in enumerate(limits)
+        ]
+    )
+
+    answer = await hub.requests.BatchCreateIntegrationRequests(batch, metadata=hub.gateway)
+
+    assert [result.WhichOneof("result") for result in answer.results] == ["integration_request"] * 9 + ["error"] * 2
+    assert [result.rate.limit for result in answer.results] == limits
 
 
 async def test_limits_that_an_ordinary_partner_sends_do_not_count(hub: IntakeUnderTest) -> None:

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio as redis
 from structlog.testing import capture_logs
 
-from chassis.rate_limit import RateLimit, Wanted
+from chassis.rate_limit import Allowance, RateLimit
 from chassis.streams import Streams, StreamsUnavailable, work_stream
 from chassis.telemetry import Telemetry
 from chassis.testing import TestKeys, eventually, free_port
@@ -144,7 +144,7 @@ async def test_partners_are_limited_again_after_a_failover(failover: Failover) -
     limit = RateLimit(failover.url, Telemetry("intake").counter("rate_limit_open_total"))
 
     async def is_limited() -> bool:
-        return bool(await limit.take({"acme": Wanted(count=1, limit=1000)}))
+        return bool(await limit.take({Allowance("acme", 1000): 1}))
 
     await eventually(is_limited)
     await failover.happen()
