@@ -168,7 +168,11 @@ def _keep_over_step(connection: sa.Connection, now: int, step: int) -> None:
 def _bring_nearer(connection: sa.Connection, now: int, step: int) -> None:
     """After a step back, let nothing that waits, and no dead worker, wait for the clock to catch up."""
     waits = sa.and_(t.c.due_at.is_not(None), t.c.leased_by.is_(None), t.c.updated_at > now)
-    nearer = {"due_at": t.c.due_at - step, "next_attempt_at": t.c.next_attempt_at - step}
+    nearer = {
+        "due_at": t.c.due_at - step,
+        "next_attempt_at": t.c.next_attempt_at - step,
+        "version": t.c.version + 1,  # the source of the ETag, under which the next attempt is shown
+    }
     nearest = sa.select(t.c.id).where(waits).order_by(t.c.due_at).limit(MOST_BROUGHT_NEARER)
     # the condition twice: PostgreSQL asks it again, of a row that moved meanwhile, only where it stands beside the list
     connection.execute(sa.update(t).where(t.c.id.in_(nearest), waits).values(nearer))

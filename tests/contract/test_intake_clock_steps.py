@@ -55,6 +55,20 @@ async def test_a_wait_is_brought_nearer_by_a_step_back_once_for_all_intakes(hubs
     assert left == [RETRY_SECONDS] * 3
 
 
+async def test_a_time_that_a_step_back_changes_changes_the_version_too(hubs: Sequence[IntakeUnderTest]) -> None:
+    lease = await announced_and_seen(hubs)
+    await hubs[0].report(lease, retry=retry(RETRY_SECONDS))
+    before = await hubs[0].get(lease.integration_request.id)
+
+    hubs[0].clock.advance(-3600)
+    for hub in hubs:
+        await hub.scheduler.ring_due()
+    after = await hubs[0].get(lease.integration_request.id)
+
+    assert after.next_attempt_at.ToSeconds() < before.next_attempt_at.ToSeconds()
+    assert after.version > before.version
+
+
 async def test_a_lease_is_kept_over_a_step_forward_once_for_all_intakes(hubs: Sequence[IntakeUnderTest]) -> None:
     await announced_and_seen(hubs)
 
