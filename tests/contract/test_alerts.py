@@ -174,3 +174,16 @@ def test_the_pager_reads_its_key_from_a_file_wherever_alertmanager_is_started() 
     assert ["routing_key" in each for each in settings] == [False, False]
     # Alertmanager takes a relative one from its working directory, and says so at the first alert only
     assert [Path(each["routing_key_file"]).is_absolute() for each in settings] == [True, True]
+
+
+def test_what_a_summary_names_is_what_its_alerts_are_grouped_by() -> None:
+    # a receiver is given the annotations that all alerts of a group share: a summary that differs reaches nobody
+    grouped_by = set(yaml.safe_load(ROUTES.read_text())["route"]["group_by"])
+    named = {
+        (alert["alert"], label)
+        for alert in alerts()
+        for label in re.findall(r"\$labels\.(\w+)", str(alert["annotations"]))
+    }
+
+    assert ("ServiceDown", "instance") in named
+    assert {(alert, label) for alert, label in named if label not in grouped_by} == set()
