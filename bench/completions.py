@@ -1,4 +1,7 @@
-"""When requests end, as anybody can see it: by reading the hub's event stream."""
+"""When requests complete, as anybody can see it: by reading the hub's event stream.
+
+One that failed did not complete: it is in no rate and no latency, and counts as missing.
+"""
 
 import asyncio
 import time
@@ -10,15 +13,15 @@ EVENTS = "hub:events"
 
 
 class Completions:
-    """Watches the event stream; `ended_at` holds the Unix time at which each request's end was seen."""
+    """Watches the event stream; `completed_at` holds the Unix time at which each completion was seen."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.Redis.from_url(url, decode_responses=True, legacy_responses=False, socket_timeout=10)
         self._last = "$"
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
-        self.ended_at: dict[str, float] = {}
-        self.failed = 0
+        self.completed_at: dict[str, float] = {}
+        self._failed: set[str] = set()
 
     async def __aenter__(self) -> Self:
         """Start watching from now on."""
@@ -36,11 +39,11 @@ class Completions:
         await self._redis.aclose()
 
     async def all_of(self, ids: set[str], *, seconds: float) -> set[str]:
-        """Wait until all of `ids` have ended, at most that long; gives those that have not."""
+        """Wait until all of `ids` have ended, at most that long; gives those that have not completed."""
         deadline = time.monotonic() + seconds
-        while (missing := ids - self.ended_at.keys()) and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
+        while ids - self.completed_at.keys() - self._failed and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.02)
-        return missing
+        return ids - self.completed_at.keys()
 
     async def _watch(self) -> None:
         # the flag, since redis-py swallows a cancellation that meets its result (python/cpython#86296)
@@ -50,7 +53,6 @@ class Completions:
             for entry_id, fields in reply.get(EVENTS, []) if reply else []:
                 self._last = entry_id
                 if fields["type"] == "IntegrationRequestCompleted":
-                    self.ended_at[fields["id"]] = now
+                    self.completed_at[fields["id"]] = now
                 elif fields["type"] == "IntegrationRequestFailed":
-                    self.ended_at[fields["id"]] = now
-                    self.failed += 1
+                    self._failed.add(fields["id"])

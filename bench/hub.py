@@ -34,11 +34,11 @@ class FullLoad:
 
     accepted: int
     refused: dict[int, int]
-    #: Accepted and not ended when the time was up.
+    #: Accepted, and failed or not ended when the time was up.
     missing: int
     accepts_per_second: float
     completions_per_second: float
-    #: From the first request to the last end.
+    #: From the first request to the last completion.
     took_seconds: float
     #: Microseconds of CPU for each accepted request, by service.
     cpu_us: dict[str, float]
@@ -62,8 +62,8 @@ class MeasuredHub:
         before, started = self.cpu_seconds(), time.time()
         sent = await self.partners(prefix, target=target).send_flat_out(seconds=seconds)
         missing = await self.completions.all_of(set(sent.accepted_at), seconds=DRAIN_SECONDS)
-        after, ended = self.cpu_seconds(), self.completions.ended_at
-        took = max((ended[each] for each in sent.accepted_at if each in ended), default=time.time()) - started
+        after, completed = self.cpu_seconds(), self.completions.completed_at
+        took = max((completed[each] for each in sent.accepted_at if each in completed), default=time.time()) - started
         count = len(sent.accepted_at)
         return FullLoad(
             accepted=count,
@@ -78,11 +78,11 @@ class MeasuredHub:
     async def latencies(
         self, prefix: str, *, per_second: float, seconds: float, target: str = TARGET
     ) -> tuple[list[float], int]:
-        """Send at a fixed rate; gives the milliseconds from each 202 to its end, in order, and how many are missing."""
+        """Send at a fixed rate; gives the ordered milliseconds from 202 to completion, and how many are missing."""
         sent = await self.partners(prefix, target=target).send_steadily(per_second=per_second, seconds=seconds)
         missing = await self.completions.all_of(set(sent.accepted_at), seconds=60)
-        ended = self.completions.ended_at
-        latencies = sorted((ended[each] - at) * 1000 for each, at in sent.accepted_at.items() if each in ended)
+        completed = self.completions.completed_at
+        latencies = sorted((completed[each] - at) * 1000 for each, at in sent.accepted_at.items() if each in completed)
         return latencies, len(missing)
 
     def cpu_seconds(self) -> dict[str, float]:

@@ -115,7 +115,7 @@ class Measurement:
             p95=recorded[1],
             p99=recorded[2],
             missing=len(sent.accepted_at.keys() - ended.keys()),
-            seen=None if completions is None else _percentiles(sent.accepted_at, completions.ended_at),
+            seen=None if completions is None else _percentiles(sent.accepted_at, completions.completed_at),
         )
 
     async def idle(self, system: System, *, seconds: float) -> Idle:

@@ -35,14 +35,14 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 async def _measure(hub: MeasuredHub, seconds: float) -> int:
-    peak = await _rate(hub, per_second=CAPACITY * 1.2, seconds=min(15.0, seconds), prefix="peak")
+    peak, missing = await _rate(hub, per_second=CAPACITY * 1.2, seconds=min(15.0, seconds), prefix="peak")
     before = sum(hub.memory_mb().values())
     started = time.time()
     partners = hub.partners("over", connections=256)
     sent = await partners.send_steadily(per_second=CAPACITY * TIMES, seconds=seconds)
-    goodput = _ended_between(hub, started, started + seconds) / seconds
+    goodput = _completed_between(hub, started, started + seconds) / seconds
     after = sum(hub.memory_mb().values())
-    missing = await hub.completions.all_of(set(sent.accepted_at), seconds=DRAIN_SECONDS)
+    missing |= await hub.completions.all_of(set(sent.accepted_at), seconds=DRAIN_SECONDS)
     print(f"peak without overload       {peak:.0f} completions/s")
     print(f"sent in {seconds:.0f} s                {round(CAPACITY * TIMES * seconds)}")
     print(f"accepted, refused           {len(sent.accepted_at)}, {sent.refused}")
@@ -55,17 +55,17 @@ async def _measure(hub: MeasuredHub, seconds: float) -> int:
     return 0 if goodput >= 0.9 * peak and not missing and not sent.without_retry_after else 1
 
 
-async def _rate(hub: MeasuredHub, *, per_second: float, seconds: float, prefix: str) -> float:
-    """Completions per second while a little more arrives than can be done."""
+async def _rate(hub: MeasuredHub, *, per_second: float, seconds: float, prefix: str) -> tuple[float, set[str]]:
+    """Completions per second while a little more arrives than can be done, and what did not complete of it."""
     started = time.time()
     sent = await hub.partners(prefix).send_steadily(per_second=per_second, seconds=seconds)
-    done = _ended_between(hub, started, started + seconds)
-    await hub.completions.all_of(set(sent.accepted_at), seconds=60)
-    return done / seconds
+    done = _completed_between(hub, started, started + seconds)
+    missing = await hub.completions.all_of(set(sent.accepted_at), seconds=60)
+    return done / seconds, missing
 
 
-def _ended_between(hub: MeasuredHub, begin: float, end: float) -> int:
-    return sum(1 for at in hub.completions.ended_at.values() if begin <= at <= end)
+def _completed_between(hub: MeasuredHub, begin: float, end: float) -> int:
+    return sum(1 for at in hub.completions.completed_at.values() if begin <= at <= end)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,8 @@ async def measure_hub(arguments: argparse.Namespace) -> int:
         missing = await _print_low_load(hub, arguments)
         missing += await _print_full_load(hub, arguments)
         _print_memory("memory after the load", hub.memory_mb())
-        failed = hub.completions.failed
-    print(f"accepted and not completed  {missing} missing, {failed} failed")
-    return 1 if missing or failed else 0
+    print(f"accepted and not completed  {missing}")
+    return 1 if missing else 0
 
 
 async def _print_idle(hub: MeasuredHub) -> None:
@@ -46,8 +45,8 @@ def _print_memory(title: str, memory: Mapping[str, float]) -> None:
 
 
 async def _print_low_load(hub: MeasuredHub, arguments: argparse.Namespace) -> int:
-    await hub.latencies("warm", per_second=PER_SECOND, seconds=2)
-    repeats, missing = [], 0
+    _, missing = await hub.latencies("warm", per_second=PER_SECOND, seconds=2)
+    repeats = []
     for repeat in range(arguments.repeats):
         latencies, lost = await hub.latencies(f"low-{repeat}", per_second=PER_SECOND, seconds=arguments.seconds)
         repeats.append(latencies)
