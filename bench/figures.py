@@ -71,8 +71,15 @@ class Steady:
     p95: float
     p99: float
     missing: int
+    #: Whose completion the reader of the event stream has not seen; none where there is no reader.
+    unseen: int = 0
     #: The same until a reader of the event stream has seen it; only where there is one.
     seen: tuple[float, float, float] | None = None
+
+    @property
+    def lost(self) -> int:
+        """Requests that the latencies say nothing of."""
+        return self.missing + self.unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +154,14 @@ class Figures:
         return flats[len(flats) // 2].profile if flats else None
 
     @property
+    def steadies(self) -> list[Steady]:
+        """All loads at a fixed rate."""
+        return [*self.low, *self.half]
+
+    @property
     def counts_agree(self) -> bool:
-        """Whether the database and the external system say of every load that all that was accepted was done."""
-        return not any(steady.missing for steady in (*self.low, *self.half)) and all(
+        """Whether the database, the external system and the events say of every load that all of it was done."""
+        return not any(steady.lost for steady in self.steadies) and all(
             flat.accepted == flat.completed == flat.received for flat in self.flats
         )
 

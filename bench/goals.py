@@ -130,8 +130,11 @@ def _latency(hub: Figures) -> Goal:
     p95 = spread(hub.low, lambda low: low.seen[1] if low.seen else low.p95)
     if p50 is None or p95 is None:
         return Goal(goal=goal, figure="", held=None)
+    lost = sum(low.lost for low in hub.low)
     figure = f"p50 {p50.middle:.1f} ms, p95 {p95.middle:.1f} ms (until its event was read)"
-    return Goal(goal=goal, figure=figure, held=p50.middle <= P50_MS and p95.middle <= P95_MS)
+    if lost:
+        figure += f"; {lost} lost"
+    return Goal(goal=goal, figure=figure, held=p50.middle <= P50_MS and p95.middle <= P95_MS and not lost)
 
 
 def _cpu(hub: Figures) -> Goal:

@@ -106,8 +106,9 @@ class Measurement:
         async with _watching(system if watched else None) as completions:
             sent = await self._partners(system).send_steadily(per_second=per_second, seconds=seconds)
             ended = await self._ended(system, set(sent.accepted_at))
+            unseen: set[str] = set()
             if completions is not None:
-                await completions.all_of(set(sent.accepted_at), seconds=5)
+                unseen = await completions.all_of(set(sent.accepted_at), seconds=self._drain_seconds)
         recorded = _percentiles(sent.accepted_at, ended)
         return Steady(
             per_second=per_second,
@@ -115,6 +116,7 @@ class Measurement:
             p95=recorded[1],
             p99=recorded[2],
             missing=len(sent.accepted_at.keys() - ended.keys()),
+            unseen=len(unseen),
             seen=None if completions is None else _percentiles(sent.accepted_at, completions.completed_at),
         )
 

@@ -17,6 +17,7 @@ QUIET_SHARE = 0.10
 LAST_LINES = 12
 NOT_MEASURED = "failed"
 COUNTED = ("accepted", "completed", "received", "repeated", "refused")
+STEADY_COUNTED = ("missing", "unseen")
 
 
 def page(comparison: Comparison) -> str:
@@ -187,14 +188,15 @@ def _counts(figures: Sequence[Figures]) -> str:
             (
                 each.name,
                 *(f"{value:,}" for value in sums),
-                f"{sum(steady.missing for steady in (*each.low, *each.half)):,}",
+                *(f"{sum(getattr(steady, name) for steady in each.steadies):,}" for name in STEADY_COUNTED),
                 "yes" if each.counts_agree else "NO",
                 f"{load * 100:.0f} %, {endpoint * 100:.0f} %",
                 f"{others * 100:.0f} %",
             )
         )
     shares = ("at most of a core: load, external system", "at most of the machine: other programs")
-    return table(("", *COUNTED, "missing at fixed rates", "agree", *shares), rows)
+    steady = [f"{name}, at fixed rates" for name in STEADY_COUNTED]
+    return table(("", *COUNTED, *steady, "agree", *shares), rows)
 
 
 def _limits(comparison: Comparison) -> str:

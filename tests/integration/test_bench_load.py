@@ -1,19 +1,15 @@
 """The benchmark's own parts count rightly: the load generator, and the external system at the other end."""
 
 import asyncio
-import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from itertools import count
+from collections.abc import Iterator
 
 import pytest
 
 from bench.endpoint import EndpointClient
 from bench.load import Partners
-
-ACCEPTED = b'HTTP/1.1 202 Accepted\r\ncontent-length: %d\r\n\r\n{"id":"%d"}'
+from tests.edges import edge
 
 
 @pytest.fixture
@@ -25,35 +21,8 @@ def endpoint() -> Iterator[EndpointClient]:
         process.kill()
 
 
-@asynccontextmanager
-async def edge(*, close_after: int) -> AsyncIterator[str]:
-    """An edge that accepts everything and closes each connection after so many answers."""
-    numbers = count()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the load has ended
-            for _ in range(close_after):
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
-                number = next(numbers)
-                writer.write(ACCEPTED % (len(f'{{"id":"{number}"}}'), number))
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-    serving: set[asyncio.Task[None]] = set()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        if serving:
-            await asyncio.wait(serving, timeout=5)
-
-
 async def test_every_accepted_request_is_counted_once() -> None:
-    async with edge(close_after=10_000) as url:
+    async with edge() as url:
         sent = await Partners(url, "token", prefix="test", connections=4).send_steadily(per_second=500, seconds=0.2)
 
     assert set(sent.accepted_at) == {str(number) for number in range(100)}
@@ -68,7 +37,7 @@ async def test_a_steady_load_opens_a_connection_anew_where_the_server_has_closed
 
 
 async def test_a_full_load_stops_at_a_broken_connection_and_says_so() -> None:
-    async with edge(close_after=10_000) as url:
+    async with edge() as url:
         pass
 
     sent = await Partners(url, "token", prefix="test", connections=2).send_flat_out(seconds=30)

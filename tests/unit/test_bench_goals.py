@@ -132,6 +132,16 @@ def test_latency_is_judged_by_what_a_reader_of_the_events_sees() -> None:
     assert goal_of(figures, f"{HUB_ON_POSTGRES}: 202 to Completed").held is False
 
 
+def test_a_latency_without_those_whose_event_was_not_read_holds_no_goal() -> None:
+    figures = everyone()
+    figures[0].low = [Steady(per_second=50, p50=5, p95=9, p99=20, missing=0, unseen=1, seen=(6, 10, 20))]
+
+    goal = goal_of(figures, f"{HUB_ON_POSTGRES}: 202 to Completed")
+
+    assert (goal.held, goal.figure) == (False, "p50 6.0 ms, p95 10.0 ms (until its event was read); 1 lost")
+    assert not is_sound(Comparison(servers="PostgreSQL", figures=figures))
+
+
 def test_idle_is_the_sum_of_all_hub_processes() -> None:
     figures = everyone()
     figures[0].idle = [Idle(cpu_percent={"intake": 2.0, "valkey": 1.5}, memory_mb={"intake": 200, "gateway": 100})]

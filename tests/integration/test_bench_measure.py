@@ -1,0 +1,69 @@
+"""A measurement says what it did not get: the load is real, the competitor behind it is made up."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+
+from bench.completions import EVENTS
+from bench.endpoint import EndpointClient
+from bench.ledger import HUB, Ledger
+from bench.measure import Measurement
+from bench.profile import Instruments
+from bench.servers import BenchPostgres, started_module
+from tests.edges import edge
+from tests.servers import ValkeyServer
+
+#: At 50/s for 0.2 s, with ids from 0.
+SENT = 10
+
+
+class FakeLedger(Ledger):
+    """Everything is completed, but only so many completions are told as events."""
+
+    def __init__(self, events_url: str, *, told: int) -> None:
+        super().__init__("sqlite:///:memory:", HUB)
+        self._events_url = events_url
+        self._told = told
+
+    def completed_at(self) -> dict[str, float]:
+        with redis.Redis.from_url(self._events_url) as streams:
+            for number in range(self._told):
+                streams.xadd(EVENTS, {"id": str(number), "type": "IntegrationRequestCompleted"})
+        return {str(number): 2e9 for number in range(SENT)}
+
+
+class FakeSystem:
+    """A competitor that runs already."""
+
+    name = "fake"
+    token = "none"
+    uses_postgres = False
+    instruments: Instruments | None = None
+
+    def __init__(self, base_url: str, events_url: str, ledger: Ledger) -> None:
+        self.base_url = base_url
+        self.events_url: str | None = events_url
+        self.ledger = ledger
+        self.processes: dict[str, int] = {}
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def kill(self) -> None: ...
+
+
+@pytest.fixture
+async def measurement() -> AsyncIterator[Measurement]:
+    async with started_module("bench.endpoint") as (url, pid):
+        yield Measurement(BenchPostgres(), EndpointClient(url), pid, drain_seconds=0.5)
+
+
+async def test_a_completion_whose_event_was_not_read_is_counted(measurement: Measurement, valkey: ValkeyServer) -> None:
+    async with edge() as url:
+        system = FakeSystem(url, valkey.url, FakeLedger(valkey.url, told=7))
+
+        steady = await measurement.steady(system, per_second=50, seconds=SENT / 50, watched=True)
+
+    assert (steady.missing, steady.unseen) == (0, 3)
