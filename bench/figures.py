@@ -70,16 +70,20 @@ class Steady:
     p50: float
     p95: float
     p99: float
+    accepted: int = 0
     missing: int
     #: Whose completion the reader of the event stream has not seen; none where there is no reader.
     unseen: int = 0
+    refused: int = 0
+    #: Whose connection broke before the answer.
+    broken: int = 0
     #: The same until a reader of the event stream has seen it; only where there is one.
     seen: tuple[float, float, float] | None = None
 
     @property
     def lost(self) -> int:
         """Requests that the latencies say nothing of."""
-        return self.missing + self.unseen
+        return self.missing + self.unseen + self.refused + self.broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,8 +115,11 @@ class Measurement:
             p50=recorded[0],
             p95=recorded[1],
             p99=recorded[2],
+            accepted=len(sent.accepted_at),
             missing=len(sent.accepted_at.keys() - ended.keys()),
             unseen=len(unseen),
+            refused=sum(sent.refused.values()),
+            broken=sent.broken,
             seen=None if completions is None else _percentiles(sent.accepted_at, completions.completed_at),
         )
 

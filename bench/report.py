@@ -17,7 +17,7 @@ QUIET_SHARE = 0.10
 LAST_LINES = 12
 NOT_MEASURED = "failed"
 COUNTED = ("accepted", "completed", "received", "repeated", "refused")
-STEADY_COUNTED = ("missing", "unseen")
+STEADY_COUNTED = ("accepted", "missing", "unseen", "refused", "broken")
 
 
 def page(comparison: Comparison) -> str:

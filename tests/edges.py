@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from itertools import count
 
 ACCEPTED = b'HTTP/1.1 202 Accepted\r\ncontent-length: %d\r\n\r\n{"id":"%d"}'
+REFUSED = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
 
 
 @asynccontextmanager
-async def edge(*, close_after: int = 10_000) -> AsyncIterator[str]:
-    """An edge that accepts everything, with ids from 0, and closes each connection after so many answers."""
+async def edge(
+    *, close_after: int = 10_000, refused: Container[int] = (), broken: Container[int] = ()
+) -> AsyncIterator[str]:
+    """An edge that accepts everything, with ids from 0, and closes each connection after so many answers.
+
+    `refused` are the numbers of those that it refuses, `broken` of those at which it closes the connection instead.
+    """
     numbers = count()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -23,7 +29,10 @@ async def edge(*, close_after: int = 10_000) -> AsyncIterator[str]:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
                 number = next(numbers)
-                writer.write(ACCEPTED % (len(f'{{"id":"{number}"}}'), number))
+                if number in broken:
+                    break
+                accepted = ACCEPTED % (len(f'{{"id":"{number}"}}'), number)
+                writer.write(REFUSED if number in refused else accepted)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()

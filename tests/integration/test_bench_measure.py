@@ -67,3 +67,13 @@ async def test_a_completion_whose_event_was_not_read_is_counted(measurement: Mea
         steady = await measurement.steady(system, per_second=50, seconds=SENT / 50, watched=True)
 
     assert (steady.missing, steady.unseen) == (0, 3)
+
+
+async def test_what_was_not_accepted_at_a_fixed_rate_is_counted(measurement: Measurement, valkey: ValkeyServer) -> None:
+    async with edge(refused={2, 3}, broken={5}) as url:
+        system = FakeSystem(url, valkey.url, FakeLedger(valkey.url, told=SENT))
+
+        steady = await measurement.steady(system, per_second=50, seconds=SENT / 50, watched=True)
+
+    assert (steady.accepted, steady.missing, steady.unseen) == (7, 0, 0)
+    assert (steady.refused, steady.broken, steady.lost) == (2, 1, 3)

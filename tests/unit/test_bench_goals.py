@@ -177,11 +177,19 @@ def test_a_run_whose_counts_differ_is_not_sound() -> None:
     assert "| NO " in tables(comparison)
 
 
-def test_a_run_that_has_lost_a_request_at_a_fixed_rate_is_not_sound() -> None:
+@pytest.mark.parametrize("lost", ["missing", "unseen", "refused", "broken"])
+def test_a_run_that_has_lost_a_request_at_a_fixed_rate_is_not_sound_and_shows_it(lost: str) -> None:
     figures = everyone()
-    figures[2].low = [Steady(per_second=50, p50=5, p95=9, p99=20, missing=1)]
+    counts = {"missing": 0, lost: 7_654}
+    figures[2].half = [Steady(per_second=800, p50=5, p95=9, p99=20, accepted=12_345, seen=None, **counts)]
+    comparison = Comparison(servers="PostgreSQL", figures=figures)
 
-    assert not is_sound(Comparison(servers="PostgreSQL", figures=figures))
+    counted = tables(comparison).partition("Counted at both ends")[2]
+
+    assert not is_sound(comparison)
+    assert f"{lost}, at fixed rates" in counted
+    assert "| 12,345 " in counted
+    assert "| 7,654 " in counted
 
 
 def test_a_competitor_that_failed_is_reported_with_its_last_words() -> None:
