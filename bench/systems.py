@@ -65,7 +65,7 @@ class System(Protocol):
 
 
 class HubSystem:
-    """The hub as `hub up` runs it, with all its defaults but the limit of requests per partner."""
+    """The hub as `hub up` runs it, with all its defaults but the limit of requests per partner and TARGETS' keys."""
 
     def __init__(self, name: str, folder: Path, *, endpoint_url: str, database_url: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
