@@ -56,11 +56,11 @@ async def _measure(hub: MeasuredHub, waiting: int) -> int:
 
 async def _print_latencies(hub: MeasuredHub, waiting: int) -> None:
     """Measure the healthy target. Raises: RuntimeError when one of its requests has not completed."""
-    each, missing = await hub.latencies(
+    each, lost = await hub.latencies(
         f"beside-{waiting}", per_second=PER_SECOND, seconds=LATENCY_SECONDS, target="Healthy"
     )
-    if missing:
-        raise RuntimeError(f"{missing} requests for the healthy target have not completed")
+    if lost:
+        raise RuntimeError(f"{lost} requests for the healthy target have not completed")
     p50, p95 = quantile(each, 0.50), quantile(each, 0.95)
     print(f"{waiting:>7} waiting  202 to Completed of the healthy target at 50/s: p50 {p50:.2f}, p95 {p95:.2f} ms")
 

@@ -30,10 +30,10 @@ async def measure(server: PostgresServer, seconds: float) -> int:
             before = _standing(database, streams, hub.pids)
             load = await hub.full_load("costs", seconds=seconds)
             after = _standing(database, streams, hub.pids)
-    print(f"{load.accepted} requests in {load.took_seconds:.1f} s, {load.missing} missing; per request:")
+    print(f"{load.accepted} requests in {load.took_seconds:.1f} s, {load.lost} lost; per request:")
     for figure, unit, scale in FIGURES:
         print(f"  {figure:44} {(after[figure] - before[figure]) / load.accepted * scale:8.1f} {unit}")
-    return 1 if load.missing else 0
+    return 1 if load.lost else 0
 
 
 #: Name, unit, factor.

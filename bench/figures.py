@@ -46,6 +46,8 @@ class Flat:
     received: int
     repeated: int
     refused: int
+    #: Whose connection broke before the answer, and with it their sender.
+    broken: int = 0
     #: Share of one core that the load generator and the external system took.
     load_share: float
     endpoint_share: float
@@ -166,7 +168,7 @@ class Figures:
     def counts_agree(self) -> bool:
         """Whether the database, the external system and the events say of every load that all of it was done."""
         return not any(steady.lost for steady in self.steadies) and all(
-            flat.accepted == flat.completed == flat.received for flat in self.flats
+            flat.accepted == flat.completed == flat.received and not flat.broken for flat in self.flats
         )
 
     def idle_cpu(self) -> dict[str, float]:

@@ -36,12 +36,19 @@ class FullLoad:
     refused: dict[int, int]
     #: Accepted, and failed or not ended when the time was up.
     missing: int
+    #: Sent over a connection that broke before the answer.
+    broken: int
     accepts_per_second: float
     completions_per_second: float
     #: From the first request to the last completion.
     took_seconds: float
     #: Microseconds of CPU for each accepted request, by service.
     cpu_us: dict[str, float]
+
+    @property
+    def lost(self) -> int:
+        """Requests that did not complete, or of which nobody knows whether they were accepted."""
+        return self.missing + self.broken
 
 
 class MeasuredHub:
@@ -69,6 +76,7 @@ class MeasuredHub:
             accepted=count,
             refused=sent.refused,
             missing=len(missing),
+            broken=sent.broken,
             accepts_per_second=count / seconds,
             completions_per_second=(count - len(missing)) / took,
             took_seconds=took,
@@ -78,12 +86,12 @@ class MeasuredHub:
     async def latencies(
         self, prefix: str, *, per_second: float, seconds: float, target: str = TARGET
     ) -> tuple[list[float], int]:
-        """Send at a fixed rate; gives the ordered milliseconds from 202 to completion, and how many are missing."""
+        """Send at a fixed rate; gives the ordered milliseconds from 202 to completion, and how many have none."""
         sent = await self.partners(prefix, target=target).send_steadily(per_second=per_second, seconds=seconds)
         missing = await self.completions.all_of(set(sent.accepted_at), seconds=60)
         completed = self.completions.completed_at
         latencies = sorted((completed[each] - at) * 1000 for each, at in sent.accepted_at.items() if each in completed)
-        return latencies, len(missing)
+        return latencies, len(missing) + sum(sent.refused.values()) + sent.broken
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time of each service so far."""

@@ -58,9 +58,9 @@ async def _measure(hub: MeasuredHub, seconds: float) -> int:
 
 
 async def _p95(hub: MeasuredHub, prefix: str, seconds: float) -> float:
-    latencies, missing = await hub.latencies(prefix, per_second=PER_SECOND, seconds=seconds, target="Healthy")
-    if missing:
-        raise RuntimeError(f"{missing} requests for the healthy target have not completed")
+    latencies, lost = await hub.latencies(prefix, per_second=PER_SECOND, seconds=seconds, target="Healthy")
+    if lost:
+        raise RuntimeError(f"{lost} requests for the healthy target have not completed")
     return quantile(latencies, 0.95)
 
 

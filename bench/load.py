@@ -130,14 +130,15 @@ class Partners:
         end = time.perf_counter() + seconds
 
         async def run() -> None:
-            while time.perf_counter() < end and not sent.broken:
-                await self._send(sent)
+            while time.perf_counter() < end and await self._send(sent):
+                pass
 
         await asyncio.gather(*[run() for _ in range(self._connections)])
         self._close()
         return sent
 
-    async def _send(self, sent: Sent) -> None:
+    async def _send(self, sent: Sent) -> bool:
+        """Send one order; gives whether it was answered."""
         body = ORDER.format(key=next(self._keys), target=self._target)
         request = f"{self._head}{len(body)}\r\n\r\n{body}".encode()
         async with self._slots:
@@ -148,7 +149,7 @@ class Partners:
                     status, head, answer = await connection.send(request)
             except (OSError, TimeoutError):
                 sent.broken += 1
-                return
+                return False
             now = time.time()
             self._idle.append(connection)
         if status == 202:
@@ -157,6 +158,7 @@ class Partners:
         else:
             sent.refused[status] = sent.refused.get(status, 0) + 1
             sent.without_retry_after += b"\r\nretry-after:" not in head.lower()
+        return True
 
     async def _connection(self) -> _Connection:
         while self._idle:

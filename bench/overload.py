@@ -51,8 +51,10 @@ async def _measure(hub: MeasuredHub, seconds: float) -> int:
     )
     print(f"refused without Retry-After {sent.without_retry_after}")
     print(f"accepted and not completed  {len(missing)}")
+    print(f"connections broken          {sent.broken}")
     print(f"memory before, at the end   {before:.0f} MB, {after:.0f} MB (the four services)")
-    return 0 if goodput >= 0.9 * peak and not missing and not sent.without_retry_after else 1
+    is_whole = not missing and not sent.broken and not sent.without_retry_after
+    return 0 if goodput >= 0.9 * peak and is_whole else 1
 
 
 async def _rate(hub: MeasuredHub, *, per_second: float, seconds: float, prefix: str) -> tuple[float, set[str]]:

@@ -16,7 +16,7 @@ QUIET_SHARE = 0.10
 #: Of what a competitor that failed has said.
 LAST_LINES = 12
 NOT_MEASURED = "failed"
-COUNTED = ("accepted", "completed", "received", "repeated", "refused")
+COUNTED = ("accepted", "completed", "received", "repeated", "refused", "broken")
 STEADY_COUNTED = ("accepted", "missing", "unseen", "refused", "broken")
 
 

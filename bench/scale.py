@@ -43,10 +43,10 @@ class Side:
     completed: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
-    missing: int = 0
+    lost: int = 0
 
     def forget(self) -> None:
-        """Begin anew, but for what is missing and the memory after the start."""
+        """Begin anew, but for what was lost and the memory after the start."""
         for values in (self.latencies_ms, self.accepts, self.completed, self.cpu_us):
             values.clear()
 
@@ -147,14 +147,14 @@ def _postgresql() -> Iterator[PostgresServer]:
 
 
 async def _low_load(side: Side, turn: int, seconds: float) -> None:
-    latencies, missing = await side.hub.latencies(f"low{turn}", per_second=LOW_RATE, seconds=2 * seconds)
+    latencies, lost = await side.hub.latencies(f"low{turn}", per_second=LOW_RATE, seconds=2 * seconds)
     side.latencies_ms += latencies
-    side.missing += missing
+    side.lost += lost
 
 
 async def _full_load(side: Side, turn: int, seconds: float) -> None:
     load = await side.hub.full_load(f"full{turn}", seconds=seconds)
-    side.missing += load.missing
+    side.lost += load.lost
     side.accepts.append(load.accepts_per_second)
     side.completed.append(load.completions_per_second)
     side.cpu_us.append(sum(load.cpu_us.values()))
@@ -168,10 +168,10 @@ def _print_comparison(without: Side, beside: Side, rows: int) -> int:
         ratio = statistics.median(full) / statistics.median(empty)
         is_worse |= (1 / ratio if more_is_better else ratio) > 1 + GOAL_PERCENT / 100
         print(f"{name:46} {_spread(empty, digits):>22} {_spread(full, digits):>22}  {ratio:.2f}")
-    missing = without.missing + beside.missing
-    print(f"accepted and not completed  {missing}")
+    lost = without.lost + beside.lost
+    print(f"not accepted or not completed  {lost}")
     print("every figure within 10 %" if not is_worse else "NOT every figure within 10 %")
-    return 1 if missing or is_worse else 0
+    return 1 if lost or is_worse else 0
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -33,9 +33,9 @@ async def main(arguments: argparse.Namespace) -> int:
             f"payloads {name}  {statistics.median(load.completions_per_second for load in loads):.0f} completions/s "
             f"({each}), {statistics.median(load.cpu_us['intake'] for load in loads):.0f} us of intake's CPU per request"
         )
-    missing = sum(load.missing for load in (*plain, *sealed))
-    print(f"missing  {missing}")
-    return 1 if missing else 0
+    lost = sum(load.lost for load in (*plain, *sealed))
+    print(f"lost  {lost}")
+    return 1 if lost else 0
 
 
 async def _measure(seconds: float, *, is_sealed: bool) -> FullLoad:

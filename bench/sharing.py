@@ -19,7 +19,7 @@ CLAIMED, CALLED = "events_consume_lag_ms_count", "external_system_call_duration_
 
 
 async def measure(database_url: str, seconds: float) -> int:
-    """Measure and print; the exit code is 1 when a request is missing or one of a pair has too little to do."""
+    """Measure and print; the exit code is 1 when a request was lost or one of a pair has too little to do."""
     os.environ.setdefault("PROTHEUS_TOKEN", "bench")  # `hub up` would make one up, and the second adapter needs it
     adapters = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     addresses = {"adapter_address": adapters[0], "adapter_url": ",".join(adapters)}
@@ -37,8 +37,8 @@ async def measure(database_url: str, seconds: float) -> int:
             await _print_counts("orchestrator", CLAIMED, own_orchestrator, orchestrator),
             await _print_counts("adapter", CALLED, own_adapter, adapter),
         ]
-    print(f"accepted {load.accepted}, not completed {load.missing}")
-    return 0 if not load.missing and min(shares) >= FAIR_PERCENT else 1
+    print(f"accepted {load.accepted}, lost {load.lost}")
+    return 0 if not load.lost and min(shares) >= FAIR_PERCENT else 1
 
 
 @contextlib.asynccontextmanager

@@ -24,11 +24,11 @@ async def measure_hub(arguments: argparse.Namespace) -> int:
     async with started_hub(log_level=arguments.log_level) as hub:
         print(f"ready    {time.monotonic() - started:.1f} s after the start")
         await _print_idle(hub)
-        missing = await _print_low_load(hub, arguments)
-        missing += await _print_full_load(hub, arguments)
+        lost = await _print_low_load(hub, arguments)
+        lost += await _print_full_load(hub, arguments)
         _print_memory("memory after the load", hub.memory_mb())
-    print(f"accepted and not completed  {missing}")
-    return 1 if missing else 0
+    print(f"not accepted or not completed  {lost}")
+    return 1 if lost else 0
 
 
 async def _print_idle(hub: MeasuredHub) -> None:
@@ -45,16 +45,16 @@ def _print_memory(title: str, memory: Mapping[str, float]) -> None:
 
 
 async def _print_low_load(hub: MeasuredHub, arguments: argparse.Namespace) -> int:
-    _, missing = await hub.latencies("warm", per_second=PER_SECOND, seconds=2)
+    _, lost = await hub.latencies("warm", per_second=PER_SECOND, seconds=2)
     repeats = []
     for repeat in range(arguments.repeats):
-        latencies, lost = await hub.latencies(f"low-{repeat}", per_second=PER_SECOND, seconds=arguments.seconds)
+        latencies, without = await hub.latencies(f"low-{repeat}", per_second=PER_SECOND, seconds=arguments.seconds)
         repeats.append(latencies)
-        missing += lost
+        lost += without
     for name, share in QUANTILES.items():
         values = [quantile(latencies, share) for latencies in repeats]
         print(f"202 to Completed at {PER_SECOND:.0f}/s, {name}  {_spread(values)} ms")
-    return missing
+    return lost
 
 
 async def _print_full_load(hub: MeasuredHub, arguments: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ async def _print_full_load(hub: MeasuredHub, arguments: argparse.Namespace) -> i
     medians = {name: statistics.median(load.cpu_us[name] for load in loads) for name in HUB_PROCESSES}
     each = ", ".join(f"{name} {us:.0f}" for name, us in medians.items())
     print(f"CPU per request  {total:.0f} us ({each})")
-    return sum(load.missing for load in loads)
+    return sum(load.lost for load in loads)
 
 
 def _spread(values: Sequence[float]) -> str:

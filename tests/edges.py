@@ -12,7 +12,7 @@ REFUSED = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
 
 @asynccontextmanager
 async def edge(
-    *, close_after: int = 10_000, refused: Container[int] = (), broken: Container[int] = ()
+    *, close_after: int = 10_000_000, refused: Container[int] = (), broken: Container[int] = ()
 ) -> AsyncIterator[str]:
     """An edge that accepts everything, with ids from 0, and closes each connection after so many answers.
 

@@ -45,6 +45,14 @@ async def test_a_full_load_stops_at_a_broken_connection_and_says_so() -> None:
     assert (sent.accepted_at, sent.broken) == ({}, 2)
 
 
+async def test_one_broken_connection_stops_its_own_sender_alone() -> None:
+    async with edge(broken={5}) as url:
+        sent = await Partners(url, "token", prefix="test", connections=2).send_flat_out(seconds=0.5)
+
+    assert sent.broken == 1
+    assert len(sent.accepted_at) > 50
+
+
 async def test_the_external_system_counts_calls_and_distinct_keys_since_the_last_reset(
     endpoint: EndpointClient,
 ) -> None:

@@ -16,7 +16,9 @@ from bench.report import BEGIN, END, insert, is_sound, page, tables
 from bench.rivals import PEERS
 
 
-def flat(completions: float, *, accepts: float = 0.0, received: int = 100, round_number: int = 0) -> Flat:
+def flat(
+    completions: float, *, accepts: float = 0.0, received: int = 100, broken: int = 0, round_number: int = 0
+) -> Flat:
     return Flat(
         accepts_per_second=accepts or completions,
         completions_per_second=completions,
@@ -27,6 +29,7 @@ def flat(completions: float, *, accepts: float = 0.0, received: int = 100, round
         received=received,
         repeated=0,
         refused=0,
+        broken=broken,
         load_share=0.1,
         endpoint_share=0.1,
         machine_shares={"gateway": 0.5, "postgres": 0.2, "load generator": 0.1, "other programs": 0.01},
@@ -166,12 +169,13 @@ def test_what_was_not_measured_is_not_called_held() -> None:
     assert {goal.held for goal in judge(blank)} == {None}
 
 
-def test_a_run_whose_counts_differ_is_not_sound() -> None:
+@pytest.mark.parametrize(("received", "broken"), [(99, 0), (100, 1)])
+def test_a_run_whose_counts_differ_or_whose_connections_broke_is_not_sound(received: int, broken: int) -> None:
     figures = everyone()
     comparison = Comparison(servers="PostgreSQL", figures=figures)
     assert is_sound(comparison)
 
-    figures[2].flat[0].append(flat(800, received=99))
+    figures[2].flat[0].append(flat(800, received=received, broken=broken))
 
     assert not is_sound(comparison)
     assert "| NO " in tables(comparison)
