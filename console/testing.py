@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -75,9 +76,9 @@ class HubProcess:
             subject=partner, scopes=scopes or ("requests:write", "requests:read"), seconds=3600, **claims
         )
 
-    async def start(self) -> Self:
+    async def start(self, *, seconds: float = _READY_SECONDS) -> Self:
         """Start it and wait for its ready line. Raises: RuntimeError with the end of its log."""
-        await asyncio.to_thread(self._start)
+        await asyncio.to_thread(self._start, seconds)
         return self
 
     async def stop(self) -> int:
@@ -107,7 +108,7 @@ class HubProcess:
         if self._process is not None:
             await self.stop()
 
-    def _start(self) -> None:
+    def _start(self, seconds: float) -> None:
         log = self.folder / "hub.log"
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
@@ -117,10 +118,11 @@ class HubProcess:
                 stderr=stderr,
             )
         assert self._process.stdout is not None
-        line = self._process.stdout.readline().decode()
-        if not line.startswith("ready"):
+        is_told, _, _ = select.select([self._process.stdout], [], [], seconds)
+        if not is_told or not self._process.stdout.readline().startswith(b"ready"):
             self._end(signal.SIGTERM)
-            raise RuntimeError(f"the hub did not start:\n{log.read_text()[-4000:]}")
+            what = "did not start" if is_told else f"was not ready within {seconds:g} s"
+            raise RuntimeError(f"the hub {what}:\n{log.read_text()[-4000:]}")
 
     def _end(self, signum: signal.Signals) -> int:
         process, self._process = self._process, None
