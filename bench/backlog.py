@@ -5,6 +5,7 @@ One target answers so slowly that what is sent to it waits; the other one is hea
 
 from bench.figures import quantile
 from bench.hub import MeasuredHub, started_hub
+from bench.load import Partners
 from bench.processes import proportional_memory_mb
 from simulator.testing import SimulatorProcess
 
@@ -46,12 +47,22 @@ async def _measure(hub: MeasuredHub, waiting: int) -> int:
     stuck = hub.partners("stuck", target="Stuck")
     count, after = 0, before
     for goal in (waiting // 4, waiting // 2, waiting):
-        while count < goal:
-            count += len((await stuck.send_flat_out(seconds=1.0)).accepted_at)
+        count += await pile_up(stuck, goal - count)
         after = _print_memory(hub, count)
     await _print_latencies(hub, count)
     print(f"memory ratio {after / before:.2f} (goal: at most {1 + GOAL_PERCENT / 100:.2f})")
     return 0 if after <= before * (1 + GOAL_PERCENT / 100) else 1
+
+
+async def pile_up(partners: Partners, least: int) -> int:
+    """Send until so many are accepted; gives how many are. Raises: RuntimeError when none is for a second."""
+    count = 0
+    while count < least:
+        sent = await partners.send_flat_out(seconds=1.0)
+        if not sent.accepted_at:
+            raise RuntimeError(f"{count} of {least} are accepted, and no more: refused {sent.refused}")
+        count += len(sent.accepted_at)
+    return count
 
 
 async def _print_latencies(hub: MeasuredHub, waiting: int) -> None:

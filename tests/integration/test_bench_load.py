@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.backlog import pile_up
 from bench.endpoint import EndpointClient
 from bench.load import Partners
 from tests.edges import edge
@@ -51,6 +52,15 @@ async def test_one_broken_connection_stops_its_own_sender_alone() -> None:
 
     assert sent.broken == 1
     assert len(sent.accepted_at) > 50
+
+
+async def test_a_backlog_that_is_refused_is_not_waited_for() -> None:
+    async with edge(refused=range(3, 1_000_000)) as url:
+        partners = Partners(url, "token", prefix="test", connections=1)
+
+        assert await pile_up(partners, 2) == 3
+        with pytest.raises(RuntimeError, match=r"0 of 5 are accepted, and no more: refused \{429: "):
+            await pile_up(partners, 5)
 
 
 async def test_the_external_system_counts_calls_and_distinct_keys_since_the_last_reset(
