@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-#: Each gives (id, Unix time at which the completion was recorded) of every completed request.
+#: Each gives (id, Unix time at which the completion was recorded) of every completed request. None is that of the
+#: commit: the hub's is the clock at BEGIN, that of FastStream and Taskiq the clock within their UPDATE.
 HUB = "SELECT id, updated_at / 1000000.0 FROM integration_requests WHERE status = 'Completed'"
 REQUESTS_TABLE = "SELECT id::text, extract(epoch FROM completed_at)::float8 FROM requests WHERE status = 'Completed'"
 PROCRASTINATE_JOBS = """
