@@ -122,6 +122,18 @@ def test_every_metric_of_a_rule_is_exported() -> None:
     }
 
 
+def test_every_selector_that_a_page_names_finds_series() -> None:
+    pages = [ROOT / "SECURITY.md", ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    selectors = [
+        (page.name, selector)
+        for page in pages
+        for selector in re.findall(r"`([^`\n]*\w\{\w+[=!][^`\n]*)`", page.read_text(encoding="utf-8"))
+    ]
+
+    assert selectors
+    assert {each for each in selectors if metrics_in(each[1]) - exported()} == set()
+
+
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_metric_of_a_dashboard_is_exported(path: Path) -> None:
     named = set().union(*map(metrics_in, dashboard_expressions(path)))
