@@ -11,8 +11,9 @@ Protheus (bearer token; errors in the envelope {code, message, detailedMessage})
                                                  `orderId`; 400 code 101 when the body is no JSON object; 401
   GET  /protheus/v1/orders?integrationId=ID      200 {items, hasNext}; also externalId=; empty items = absent
 Plain JSON (no authentication)
-  POST /orders                                   200 {id, status}; key = the body's integrationId, else Idempotency-Key
-  GET  /orders?key=ID                            200 the order, or 404
+  POST /orders                                   200 {id, status}
+  GET  /orders?key=ID                            200 the order with this integrationId, or without one and with this
+                                                 Idempotency-Key; 404
 Token
   POST /oauth2/token                             client_credentials or password; a secret or password `wrong` gets 401
 Every one of them also below /t/{name}/...: an independent target with its own orders, faults and settings. The others

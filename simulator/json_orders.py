@@ -1,5 +1,6 @@
 """The plain JSON profile: a system that takes any JSON object, and can be asked by key. No authentication."""
 
+from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from simulator.answers import Answer, json_answer
@@ -24,14 +25,14 @@ def begin_order(target: Target, exchange: Exchange) -> Answer | Draft:
     body = read_order_body(exchange.body)
     if body is None:
         return BROKEN_BODY
-    key = body.integration_id or exchange.header(b"idempotency-key") or ""
+    key = exchange.header(b"idempotency-key") or ""
     match target.earlier_call(key, body.text):
         case Order() as order:
             return confirm(order)
         case KeyConflict() as conflict:
             return KEY_CONFLICTS[conflict]
     if target.settings.duplicates == "refuse":
-        for order in target.orders.by_key.find(key):
+        for order in _held(target, body.integration_id or key):
             return json_answer(409, {"error": "The order is held already", "id": order.id})
     return Draft(
         profile="json",
@@ -50,7 +51,7 @@ def confirm(order: Order) -> Answer:
 
 
 def look_up(target: Target, exchange: Exchange) -> Answer:
-    """Answer with the first order that has this key, else 404."""
+    """Answer with the first order that has this integrationId, or has none and this key, else 404."""
     match target.settings.lookup:
         case "off":
             return LOOKUP_OFF
@@ -59,8 +60,13 @@ def look_up(target: Target, exchange: Exchange) -> Answer:
     key = dict(parse_qsl(exchange.scope["query_string"].decode("latin-1"))).get("key", "")
     if not key:
         return LOOKUP_WITHOUT_KEY
-    for order in target.orders.by_key.find(key):
+    for order in _held(target, key):
         if order.draft.profile == "json":
             record = {"id": order.id, "status": "Created", "key": key, "receivedAt": order.received_at}
             return json_answer(200, record)
     return NOT_FOUND
+
+
+def _held(target: Target, identity: str) -> Iterator[Order]:
+    yield from target.orders.by_integration_id.find(identity)
+    yield from (order for order in target.orders.by_key.find(identity) if not order.draft.integration_id)

@@ -203,12 +203,25 @@ async def test_the_plain_system_honours_keys_and_refuses_duplicates_as_set(
     simulator: SimulatorProcess, target: str, system: httpx.AsyncClient
 ) -> None:
     await simulator.settings(target, idempotency=True)
-    answers = [await system.post("/orders", json={"integrationId": "k1", "n": number}) for number in (1, 1, 2)]
+    key = {"Idempotency-Key": "h1"}
+    answers = [
+        await system.post("/orders", json={"integrationId": "k1", "n": number}, headers=key) for number in (1, 1, 2)
+    ]
     await simulator.settings(target, idempotency=False, duplicates="refuse")
     answers.append(await system.post("/orders", json={"integrationId": "k1", "n": 1}))
 
     assert [answer.status_code for answer in answers] == [200, 200, 422, 409]
     assert await simulator.order_count(target) == 1
+
+
+async def test_the_plain_system_honours_no_key_but_the_headers(
+    simulator: SimulatorProcess, target: str, system: httpx.AsyncClient
+) -> None:
+    await simulator.settings(target, idempotency=True)
+    for _ in range(2):
+        await system.post("/orders", json={"integrationId": "k1"})
+
+    assert await simulator.order_count(target) == 2
 
 
 @pytest.mark.parametrize("client_auth", ["form", "basic", "password"])
