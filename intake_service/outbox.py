@@ -25,7 +25,7 @@ from chassis.service import Loop
 from chassis.streams import Streams
 from chassis.telemetry import Telemetry
 from chassis.tracing import OpenSpan, Tracing, trace_fields
-from intake_service.events import CREATED, EVENT_TYPES, Event, OutboxRow, ring
+from intake_service.events import CREATED, EVENT_TYPES, STATUS_CHANGED, Event, OutboxRow, ring
 from intake_service.store import outbox
 
 log = get_logger()
@@ -73,7 +73,10 @@ class Relay:
             self._fall_behind()
             return
         self._handed_over.extend(rows)
-        self._something.set()
+        if any(event.type != STATUS_CHANGED for row in rows for event in row.events):
+            self._something.set()
+        else:  # a claim's; its worker waits for the answer, which is written meanwhile
+            asyncio.get_running_loop().call_soon(self._something.set)
 
     def ring(self, rings: Sequence[tuple[str, str]]) -> None:
         """Ring for (target, request id) now; a ring that gets lost is rung again by the scheduler."""
