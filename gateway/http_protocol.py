@@ -84,8 +84,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         call = self._new_call()
-        while self._unanswered and self._unanswered[0].response_complete:
-            self._unanswered.popleft()
         self._unanswered.append(call)
         before: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's hints say
         self.cycle = call
@@ -98,6 +96,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Begin the next call if it is here (the call's own callback); uvicorn sets a timer for the wait for each."""
         self.server_state.total_requests += 1
+        self._unanswered.popleft()
         self._answered_at = self.loop.time()
         if self.transport.is_closing():
             return
@@ -171,12 +170,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: HubError) -> None:
         """Answer with a problem and close, unless an answer is out or still to come."""
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        if cycle is not None and not cycle.response_started and not cycle.more_body:
-            # What is sent now would be taken for the answer to the request in flight: that one ends the connection.
-            cycle.keep_alive = False
+        at_fault: RequestResponseCycle | None = None if self._in_head else self.cycle  # None: it is no call yet
+        before = next((call for call in reversed(self._unanswered) if call is not at_fault), None)
+        if before is not None:
+            # What is sent now would be taken for the answer to the call before: that one ends the connection.
+            before.keep_alive = False
             return
-        if cycle is not None and cycle.response_started and not (cycle.response_complete and self._in_head):
+        if at_fault is not None and at_fault.response_started:
             self.transport.close()  # the request at fault has its answer already
             return
         status = status_of(error)
