@@ -179,9 +179,16 @@ class GatewayProtocol(HttpToolsProtocol):
         if at_fault is not None and at_fault.response_started:
             self.transport.close()  # the request at fault has its answer already
             return
-        status = status_of(error)
-        log.warning("Call refused", reason=error.reason, status=status, route="unmatched")
-        self.transport.write(self._refusal_bytes(error, status))
+        sent = next((value for name, value in self.headers if name == HEADER.lower().encode()), b"")
+        correlation_id = clean_correlation_id(str(sent, "latin-1"))
+        log.warning(
+            "Call refused",
+            reason=error.reason,
+            status=status_of(error),
+            route="unmatched",
+            correlation_id=correlation_id,
+        )
+        self.transport.write(self._refusal_bytes(error, correlation_id))
         self.transport.close()
 
     def _new_call(self) -> Call:
@@ -220,9 +227,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _count_head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
-    def _refusal_bytes(self, error: HubError, status: int) -> bytes:
-        sent = next((value for name, value in self.headers if name == HEADER.lower().encode()), b"")
-        correlation_id = clean_correlation_id(str(sent, "latin-1"))
+    def _refusal_bytes(self, error: HubError, correlation_id: str) -> bytes:
         body = to_problem(error, path="", correlation_id=correlation_id)
         headers = [
             *self.server_state.default_headers,
@@ -231,7 +236,7 @@ class GatewayProtocol(HttpToolsProtocol):
             (b"connection", b"close"),
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        return STATUS_LINE[status] + lines + b"\r\n" + body
+        return STATUS_LINE[status_of(error)] + lines + b"\r\n" + body
 
 
 def _headers_too_large() -> HeadersTooLarge:

@@ -235,6 +235,30 @@ async def test_what_is_not_http_is_refused_with_a_problem(served: Served, reques
     assert await connection.is_closed()
 
 
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("GET /healthz HTTP/1.1\r\nX-Correlation-ID: mine\r\nX: y\r\nBad Header: x\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nX-Correlation-ID: mine\r\n" + "X: y\r\n" * 100 + "\r\n", 431),
+        ("nonsense\r\n\r\n", 400),
+    ],
+    ids=["400", "431", "without an id"],
+)
+async def test_a_refusal_is_logged_with_the_correlation_id_of_its_answer(
+    served: Served, request_text: str, status: int
+) -> None:
+    connection = await served.connect()
+
+    with capture_logs() as lines:
+        answer = await connection.send(request_text).answer()
+
+    assert answer.status == status
+    assert [(line["event"], line["correlation_id"]) for line in lines] == [
+        ("Call refused", answer.headers["x-correlation-id"])
+    ]
+    assert ("mine" in request_text) == (answer.headers["x-correlation-id"] == "mine")
+
+
 async def test_a_broken_chunk_stores_nothing(served: Served) -> None:
     connection = await served.connect()
     connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}Transfer-Encoding: chunked\r\n\r\nzz\r\n")
