@@ -6,10 +6,12 @@ gateway.request_body, answers in gateway.http_call.
 
 import asyncio
 from collections import deque
+from collections.abc import Sized
 from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from chassis.correlation import HEADER, clean_correlation_id
@@ -32,6 +34,20 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
+#: What is parsed at once: a call is at least 18 bytes, so no more than 228 of a client's wait for their turn.
+PIECE_BYTES = 4096
+
+
+class _Flow(FlowControl):
+    """Reads nothing while a call waits for its turn, whoever asks: uvicorn reads on when it gives a call its body."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._waiting:
+            super().resume_reading()
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -40,6 +56,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start to wait for the first request (asyncio callback)."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        #: Read, and not parsed while a call waits for its turn.
+        self._unparsed = bytearray()
         self.headers = []
         self._refusal: HubError | None = None
         #: Calls without their answer, in order: a client may send the next before it has read the last (pipelining).
@@ -54,16 +73,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self._waits_since: float | None = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse a head that does not end (asyncio callback)."""
+        """Parse, a long read in pieces (asyncio callback)."""
         if self._waits_since is None:
             self._waits_since = self.loop.time()
-        self._head_bytes += len(data)
-        try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            self.send_400_response("")
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(_headers_too_large())
+        if self.pipeline or len(data) > PIECE_BYTES:
+            self._unparsed += data
+            self._take_pieces()
+        else:
+            self._take(data)
 
     def on_message_begin(self) -> None:
         """Begin a request (parser callback); uvicorn makes half a scope here."""
@@ -100,9 +117,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._answered_at = self.loop.time()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            self._take_pieces()
+        self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every call that nobody reads its answer (asyncio callback); uvicorn tells only the last one."""
@@ -143,6 +161,23 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()  # it never said a word
         else:
             self._refuse(SlowRequest("The request did not arrive in time; send it again, faster."))
+
+    def _take_pieces(self) -> None:
+        """Parse what was read until a call has to wait."""
+        while self._unparsed and not self.pipeline and not self.transport.is_closing():
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            self._take(piece)
+
+    def _take(self, data: bytes) -> None:
+        """Parse, and refuse a head that does not end."""
+        self._head_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_headers_too_large())
 
     def _parse(self, data: bytes) -> None:
         """Parse; an offer to upgrade is passed over, as a server may do (RFC 9110, 7.8). Raises: HttpParserError.

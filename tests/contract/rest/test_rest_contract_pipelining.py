@@ -1,4 +1,4 @@
-"""Calls sent before the answer to the one before was read: what is wrong with one is not taken for another's answer."""
+"""Calls sent before the answer to the one before was read: one is no harm to another, many wait outside."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chassis.testing import eventually
+from gateway.http_protocol import PIECE_BYTES, GatewayProtocol
 from tests.raw_http import GOOD_HEAD, Connection, Served
 from tests.rest import PATH, create_body
 
+SHORTEST_CALL = b"GET / HTTP/1.1\r\n\r\n"
 BROKEN_CHUNK = "Transfer-Encoding: chunked\r\n\r\nzz\r\n"
 
 
@@ -19,6 +21,25 @@ async def hold(served: Served) -> AsyncIterator[asyncio.Event]:
     served.hub.intake.before_batch = held.wait
     yield held
     held.set()
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How many calls waited for their turn when a connection was read, and when a call had come."""
+    seen: dict[str, list[int]] = {"data_received": [], "_new_call": []}
+
+    def watch(name: str, counts: list[int]) -> None:
+        original = getattr(GatewayProtocol, name)
+
+        def counted(protocol: GatewayProtocol, *args: bytes) -> object:
+            counts.append(len(protocol.pipeline))
+            return original(protocol, *args)
+
+        monkeypatch.setattr(GatewayProtocol, name, counted)
+
+    for name, counts in seen.items():
+        watch(name, counts)
+    return seen
 
 
 async def health(connection: Connection) -> int:
@@ -55,3 +76,58 @@ async def test_a_slow_call_does_not_take_the_answer_of_the_one_before(
     hold.set()
 
     assert (await connection.answer()).status == 202
+
+
+async def test_a_flood_of_calls_waits_outside(served: Served, waiting: dict[str, list[int]]) -> None:
+    connection, other = await served.connect(), await served.connect()
+    calls = 20 * PIECE_BYTES // len(SHORTEST_CALL)
+    connection.send(SHORTEST_CALL * calls)
+
+    first = await connection.answer()
+    assert await health(other) == 200
+    statuses = [(await connection.answer()).status for _ in range(calls - 1)]
+
+    assert {first.status, *statuses} == {404}
+    assert max(waiting["_new_call"]) <= PIECE_BYTES // len(SHORTEST_CALL)
+    assert await health(connection) == 200
+
+
+async def test_nothing_is_read_while_a_call_waits(
+    served: Served, hold: asyncio.Event, waiting: dict[str, list[int]]
+) -> None:
+    connection = await served.connect()
+    connection.send(served.create(create_body("A")) + served.create(create_body("B")))
+    await eventually(lambda: served.hub.intake.batches)  # so A's body was asked for
+    connection.send(served.create(create_body("C")))
+    await health(await served.connect())  # by then the server could have read it
+
+    hold.set()
+    answers = [await connection.answer() for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [202] * 3
+    assert set(waiting["data_received"]) == {0}
+
+
+async def test_calls_longer_than_a_piece_are_answered_in_order(served: Served) -> None:
+    connection = await served.connect()
+    sizes = [1, 3 * PIECE_BYTES, 1, PIECE_BYTES, 20 * PIECE_BYTES, 1, 1]
+    payloads = [create_body(f"E-{number}", payload=f'{{"a":"{"x" * size}"}}') for number, size in enumerate(sizes)]
+
+    connection.send(b"".join(map(served.create, payloads)))
+    answers = [await connection.answer() for _ in sizes]
+
+    assert [answer.status for answer in answers] == [202] * len(sizes)
+    assert [f'"E-{number}"'.encode() in answer.body for number, answer in enumerate(answers)] == [True] * len(sizes)
+    assert [len(text) for text in served.hub.intake.payloads()] == [len('{"a":""}') + size for size in sizes]
+
+
+async def test_rubbish_behind_many_calls_takes_no_answer(served: Served) -> None:
+    connection = await served.connect()
+    calls = PIECE_BYTES * 3 // 2 // len(SHORTEST_CALL)  # the end is read with some that wait
+    connection.send(SHORTEST_CALL * calls + b"rubbish\r\n\r\n")
+
+    answers = [await connection.answer() for _ in range(calls)]
+
+    assert {answer.status for answer in answers} == {404}
+    assert answers[-1].headers["connection"] == "close"
+    assert await connection.is_closed()
