@@ -74,8 +74,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, a long read in pieces (asyncio callback)."""
-        if self._waits_since is None:
-            self._waits_since = self.loop.time()
         if self.pipeline or len(data) > PIECE_BYTES:
             self._unparsed += data
             self._take_pieces()
@@ -84,6 +82,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request (parser callback); uvicorn makes half a scope here."""
+        if self._waits_since is None:
+            self._waits_since = self.loop.time()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -119,6 +119,8 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            if self._waits_since is not None:
+                self._waits_since = self._answered_at  # until now it was we who did not read
             self._take_pieces()
         self.flow.resume_reading()
 
@@ -149,7 +151,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def cut_off_if_slow(self) -> None:
         """End the connection when the client takes too long over a request or between two; called once a second."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.pipeline:
             return
         if self._waits_since is None:
             if self.cycle.response_complete and self.loop.time() - self._answered_at >= self.timeout_keep_alive:
@@ -157,7 +159,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self.loop.time() - self._waits_since < (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
             return
-        if self._in_head and self._head_bytes == 0:
+        if self._head_bytes == 0 and not isinstance(self.cycle, Call):
             self.transport.close()  # it never said a word
         else:
             self._refuse(SlowRequest("The request did not arrive in time; send it again, faster."))

@@ -7,7 +7,7 @@ import pytest
 
 from chassis.testing import eventually
 from gateway.http_protocol import PIECE_BYTES, GatewayProtocol
-from tests.raw_http import GOOD_HEAD, Connection, Served
+from tests.raw_http import GOOD_HEAD, Connection, Served, assert_raw_problem
 from tests.rest import PATH, create_body
 
 SHORTEST_CALL = b"GET / HTTP/1.1\r\n\r\n"
@@ -21,6 +21,13 @@ async def hold(served: Served) -> AsyncIterator[asyncio.Event]:
     served.hub.intake.before_batch = held.wait
     yield held
     held.set()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is slow is cut off when the sweep comes by."""
+    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.http_protocol.REQUEST_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -62,20 +69,18 @@ async def test_a_broken_call_does_not_take_the_answer_of_the_one_before(served: 
     assert len(served.hub.intake.stored) == 1
 
 
-async def test_a_slow_call_does_not_take_the_answer_of_the_one_before(
-    served: Served, hold: asyncio.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.http_protocol.REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_call_does_not_take_the_answer_of_the_one_before(served: Served, hold: asyncio.Event) -> None:
     connection, silent = await served.connect(), await served.connect()
     connection.send(served.create(create_body("A")))
     await eventually(lambda: served.hub.intake.batches)
-    connection.send(served.create(create_body("B"))[:-1])
+    connection.send(served.create(create_body("B"))[:20])
     assert await silent.is_closed()  # so the sweep has come by
 
     hold.set()
 
     assert (await connection.answer()).status == 202
+    assert await connection.is_closed()
 
 
 async def test_a_flood_of_calls_waits_outside(served: Served, waiting: dict[str, list[int]]) -> None:
@@ -131,3 +136,34 @@ async def test_rubbish_behind_many_calls_takes_no_answer(served: Served) -> None
     assert {answer.status for answer in answers} == {404}
     assert answers[-1].headers["connection"] == "close"
     assert await connection.is_closed()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_half_a_call_behind_a_whole_one_is_not_waited_for(served: Served) -> None:
+    half_a_head, half_a_body = await served.connect(), await served.connect()
+
+    half_a_head.send(SHORTEST_CALL + b"GET /healthz HTT")
+    half_a_body.send(SHORTEST_CALL + served.create()[:-1])
+
+    for connection in (half_a_head, half_a_body):
+        assert (await connection.answer()).status == 404
+        assert_raw_problem(await connection.answer(), 408)
+        assert await connection.is_closed()
+
+
+async def test_a_client_is_not_slow_while_its_call_waits(
+    served: Served, hold: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, silent = await served.connect(), await served.connect()
+    connection.send(served.create(create_body("A")) + served.create(create_body("B"))[:-1])
+    await eventually(lambda: served.hub.intake.batches)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+        impatient.setattr("gateway.http_protocol.REQUEST_SECONDS", 0.2)
+        assert await silent.is_closed()  # so the sweep has come by
+
+    hold.set()
+    first = await connection.answer()
+    second = await connection.send(served.create(create_body("B"))[-1:]).answer()
+
+    assert (first.status, second.status) == (202, 202)
