@@ -34,6 +34,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
 #: What is parsed at once: a call is at least 18 bytes, so no more than 228 of a client's wait for their turn.
 PIECE_BYTES = 4096
 
@@ -69,6 +70,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         #: Loop time of the last answer.
         self._answered_at = 0.0
+        #: Loop time since which something is unread whenever the sweep comes by; None while nothing is.
+        self._unread_since: float | None = None
         #: Loop time since which the client owes us the rest of a request; None while it owes nothing.
         self._waits_since: float | None = self.loop.time()
 
@@ -150,19 +153,32 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse(self._refusal or MalformedRequest("This is not a valid HTTP/1.1 request; check the client."))
 
     def cut_off_if_slow(self) -> None:
-        """End the connection when the client takes too long over a request or between two; called once a second."""
+        """End the connection when the client takes too long: to send, to read, between calls; called once a second."""
+        now = self.loop.time()
+        if self._leaves_unread(now):
+            log.info("Client did not read its answer")
+            self.transport.abort()  # close() would wait for the client
         if self.transport.is_closing() or self.pipeline:
             return
         if self._waits_since is None:
-            if self.cycle.response_complete and self.loop.time() - self._answered_at >= self.timeout_keep_alive:
+            if self.cycle.response_complete and now - self._answered_at >= self.timeout_keep_alive:
                 self.transport.close()
             return
-        if self.loop.time() - self._waits_since < (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
+        if now - self._waits_since < (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
             return
         if self._head_bytes == 0 and not isinstance(self.cycle, Call):
             self.transport.close()  # it never said a word
         else:
             self._refuse(SlowRequest("The request did not arrive in time; send it again, faster."))
+
+    def _leaves_unread(self, now: float) -> bool:
+        """Whether an answer, or the last of a connection that closes, waits too long for the client to read it."""
+        if not self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            self._unread_since = None
+            return False
+        if self._unread_since is None:
+            self._unread_since = now
+        return now - max(self._unread_since, self._answered_at) >= ANSWER_SECONDS
 
     def _take_pieces(self) -> None:
         """Parse what was read until a call has to wait."""
