@@ -96,7 +96,10 @@ def build_app(
 
 def _add(app: FastAPI, route: str, endpoint: Endpoint, verifier: TokenVerifier) -> None:
     method, path = route.split(" ")
-    app.router.add_api_route(path, endpoint, methods=[method], response_model=None, **operation(route))
+    described = operation(route)  # with all its media types: FastAPI would add JSON to them
+    app.router.add_api_route(
+        path, endpoint, methods=[method], response_model=None, response_class=Response, **described
+    )
     added = app.router.routes[-1]
     assert isinstance(added, APIRoute)
     added.app = _guarded(endpoint, path, ROUTE_SCOPES[route], verifier)

@@ -3,6 +3,7 @@
 Schemas come from the structs that are sent (gateway.bodies, gateway.problems), so the two cannot drift apart.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from gateway.bodies import (
     IntegrationRequestBody,
     ListBody,
 )
+from gateway.docs import ASSETS
 from gateway.list_query import DEFAULT_LIMIT, MAX_LIMIT
 from gateway.mapping import STATUS_NAMES
 from gateway.openapi_examples import ACCEPTED, COMPLETED, CREATE, DUPLICATE, HISTORY
@@ -26,20 +28,23 @@ Spec = dict[str, Any]
 
 SECURITY_SCHEME = "bearer"
 TEXTS = {
-    400: "Malformed: not JSON, or a call that contradicts itself",
+    400: "Malformed: not HTTP/1.1, not JSON, or a call that contradicts itself",
     401: "No token, or one that is not valid here",
     403: "The token does not allow this",
     404: "No such request for this partner, or no such path",
     405: "Not with this method",
+    408: "The call did not arrive in time",
     409: "The externalId is in use: `existing` and `Location` name that request",
     413: "The body is over 1 MiB",
     415: "The body is not declared as application/json",
     422: "Fields or parameters break the contract: `errors` names each",
     429: "Too many calls: come back after `Retry-After`",
+    431: "The head is over 32 KiB or 100 headers",
     503: "Not taken now, nothing was stored: come back after `Retry-After`",
     504: "Not known whether it was stored: repeat with the same externalId",
 }
-_EVERYWHERE = (405, 500)
+#: Most of them before the route is known.
+_EVERYWHERE = (400, 405, 408, 431, 500)
 _RATE = {
     "RateLimit-Policy": "Your limit: `q` requests in `w` seconds",
     "RateLimit": "What is left of it: `r` requests; all of it is there again in `t` seconds",
@@ -152,8 +157,9 @@ def _probe(name: str, text: str, *errors: int) -> Spec:
     return {"id": name, "tag": "probes", "summary": text, "description": "", "answers": answers, "errors": errors}
 
 
-def _page(name: str, text: str, media_type: str, *errors: int) -> Spec:
-    answers = {200: {"description": text, "headers": _headers({}), "content": {media_type: {}}}}
+def _page(name: str, text: str, media_types: Iterable[str], *errors: int) -> Spec:
+    content: Spec = {media_type: {} for media_type in media_types}
+    answers = {200: {"description": text, "headers": _headers({}), "content": content}}
     return {
         "id": name,
         "tag": "documentation",
@@ -183,7 +189,7 @@ _OPERATIONS: dict[str, Spec] = {
         "answers": {
             202: _json("Accepted and durable", AcceptedBody, ACCEPTED, Location="Where to ask about it", **_RATE)
         },
-        "errors": (400, 401, 403, 409, 413, 415, 422, 429, 503, 504),
+        "errors": (401, 403, 409, 413, 415, 422, 429, 503, 504),
     },
     f"GET {COLLECTION}": {
         "id": "listIntegrationRequests",
@@ -194,7 +200,7 @@ _OPERATIONS: dict[str, Spec] = {
         "answers": {
             200: _json("One page", ListBody, {"items": [COMPLETED], "nextCursor": "djE6MTcwNTMxNDYwMDAwMDAwMA"})
         },
-        "errors": (400, *_READ),
+        "errors": _READ,
     },
     f"GET {COLLECTION}/{{id}}": {
         "id": "getIntegrationRequest",
@@ -211,7 +217,7 @@ _OPERATIONS: dict[str, Spec] = {
             200: _json("The request", IntegrationRequestBody, COMPLETED, ETag="Changes with the request"),
             304: {"description": "Your copy is current", "headers": _headers({"ETag": "As you sent it"})},
         },
-        "errors": (400, 404, *_READ),
+        "errors": (404, *_READ),
     },
     f"GET {COLLECTION}/{{id}}/history": {
         "id": "listIntegrationRequestHistory",
@@ -220,14 +226,14 @@ _OPERATIONS: dict[str, Spec] = {
         "description": "Every transition, attempt and lookup, in order.",
         "parameters": [_PATH_ID, _CORRELATION, _TRACEPARENT],
         "answers": {200: _json("The story", HistoryBody, HISTORY)},
-        "errors": (400, 404, *_READ),
+        "errors": (404, *_READ),
     },
     "GET /healthz": _probe("healthz", "The process is alive"),
     "GET /readyz": _probe("readyz", "Calls can be served and requests stored", 503),
-    "GET /openapi.json": _page("openapi", "This document", "application/json"),
-    "GET /docs": _page("docs", "This document as a page", "text/html"),
+    "GET /openapi.json": _page("openapi", "This document", ["application/json"]),
+    "GET /docs": _page("docs", "This document as a page", ["text/html"]),
     "GET /docs/{asset}": {
-        **_page("docsAsset", "A file of the page", "application/octet-stream", 404),
+        **_page("docsAsset", "A file of the page", ASSETS.values(), 404),
         "parameters": [_parameter("path", "asset", "Its name.", {}, required=True)],
     },
 }

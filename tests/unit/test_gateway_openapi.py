@@ -20,7 +20,8 @@ from chassis.tracing import Tracing
 from gateway.app import GatewayApp, build_app
 from gateway.docs import ASSETS, CONTENT_SECURITY_POLICY, PAGE, STATIC
 from gateway.intake_client import IntakeClient
-from gateway.openapi import operation
+from gateway.openapi import TEXTS, operation
+from gateway.problems import STATUSES
 from gateway.readiness import Readiness
 
 
@@ -138,10 +139,36 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
 def test_a_create_is_described_with_all_its_answers(document: dict[str, Any]) -> None:
     create = document["paths"]["/api/integration-requests"]["post"]
 
-    statuses = {"202", "400", "401", "403", "405", "409", "413", "415", "422", "429", "500", "503", "504"}
+    statuses = {"202", "400", "401", "403", "405", "408", "409", "413", "415", "422", "429", "431", "500", "503", "504"}
     assert set(create["responses"]) == statuses
     assert "Location" in create["responses"]["202"]["headers"]
     assert "Retry-After" in create["responses"]["503"]["headers"]
+
+
+def test_every_status_of_an_error_is_described(document: dict[str, Any]) -> None:
+    described = {int(status) for _, operation in operations(document) for status in operation["responses"]}
+
+    assert {status for status, _ in STATUSES.values()} <= described
+    assert {status for status, _ in STATUSES.values()} == {*TEXTS, 500}
+
+
+def test_what_any_call_can_be_refused_with_is_described_everywhere(document: dict[str, Any]) -> None:
+    for _, described in operations(document):
+        assert {"400", "405", "408", "431", "500"} <= set(described["responses"])
+
+
+async def test_the_assets_of_the_docs_page_are_described_as_they_are_served(
+    app: GatewayApp, document: dict[str, Any]
+) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://hub") as client:
+        answers = [await client.get(f"/docs/{name}") for name in ASSETS]
+
+    served = {answer.headers["Content-Type"].partition(";")[0] for answer in answers}
+    assert set(document["paths"]["/docs/{asset}"]["get"]["responses"]["200"]["content"]) == served
+
+
+def test_the_docs_page_is_described_as_html_alone(document: dict[str, Any]) -> None:
+    assert set(document["paths"]["/docs"]["get"]["responses"]["200"]["content"]) == {"text/html"}
 
 
 def test_every_error_is_described_as_a_problem(document: dict[str, Any]) -> None:
