@@ -34,7 +34,9 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
+#: For so many bytes of its answer a client may take so long: 70 kbit/s.
 ANSWER_SECONDS = 30.0
+ANSWER_BYTES = 256 * 1024
 #: What is parsed at once: a call is at least 18 bytes, so no more than 228 of a client's wait for their turn.
 PIECE_BYTES = 4096
 
@@ -70,8 +72,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         #: Loop time of the last answer.
         self._answered_at = 0.0
-        #: Loop time since which something is unread whenever the sweep comes by; None while nothing is.
-        self._unread_since: float | None = None
+        #: So many bytes, since that loop time, are unread whenever the sweep comes by; None while nothing is.
+        self._unread: tuple[int, float] | None = None
         #: Loop time since which the client owes us the rest of a request; None while it owes nothing.
         self._waits_since: float | None = self.loop.time()
 
@@ -173,12 +175,14 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _leaves_unread(self, now: float) -> bool:
         """Whether an answer, or the last of a connection that closes, waits too long for the client to read it."""
-        if not self.transport.get_write_buffer_size() and not self.transport.is_closing():
-            self._unread_since = None
+        size = self.transport.get_write_buffer_size()
+        if not size and not self.transport.is_closing():
+            self._unread = None
             return False
-        if self._unread_since is None:
-            self._unread_since = now
-        return now - max(self._unread_since, self._answered_at) >= ANSWER_SECONDS
+        if self._unread is None or size <= self._unread[0] - ANSWER_BYTES:
+            self._unread = size, now
+        _, since = self._unread
+        return now - max(since, self._answered_at) >= ANSWER_SECONDS
 
     def _take_pieces(self) -> None:
         """Parse what was read until a call has to wait."""

@@ -81,3 +81,21 @@ async def test_a_client_that_reads_in_time_is_not_cut_off(
 
         assert answer.body == LARGE.read_bytes()
         assert len(lost) == 1
+
+
+async def test_a_client_that_reads_slowly_but_steadily_is_not_cut_off(
+    hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch, lost: list[GatewayProtocol]
+) -> None:
+    monkeypatch.setattr("gateway.http_protocol.ANSWER_BYTES", 1024)
+    monkeypatch.setattr("gateway.http_protocol.ANSWER_SECONDS", 1.5)
+    async with serving(hub) as served:
+        connection = await served.connect()
+        connection.send(CALLS["one"])
+        reader, received = connection.reader, 0
+        begun = asyncio.get_running_loop().time()
+        while received < LARGE.stat().st_size:
+            received += len(await reader.read(100_000))
+            await asyncio.sleep(0.25)  # a slow line, not a wait for anything
+
+        assert asyncio.get_running_loop().time() - begun > 3
+        assert lost == []
