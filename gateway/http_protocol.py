@@ -5,6 +5,7 @@ gateway.request_body, answers in gateway.http_call.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Sized
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from gateway.http_call import Call
 from gateway.problems import (
     HeadersTooLarge,
     MalformedRequest,
+    MethodNotAllowed,
     SlowRequest,
     problem_headers,
     status_of,
@@ -39,6 +41,8 @@ ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 256 * 1024
 #: What is parsed at once: a call is at least 18 bytes, so no more than 228 of a client's wait for their turn.
 PIECE_BYTES = 4096
+#: With a method that the parser does not know (RFC 9110, 5.6.2 and 9.1), in place of what is no HTTP at all.
+_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
 
 class _Flow(FlowControl):
@@ -152,7 +156,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text is replaced by a problem
         """Refuse what the parser did not take."""
-        self._refuse(self._refusal or MalformedRequest("This is not a valid HTTP/1.1 request; check the client."))
+        self._refuse(self._refusal or _malformed())
 
     def cut_off_if_slow(self) -> None:
         """End the connection when the client takes too long: to send, to read, between calls; called once a second."""
@@ -196,6 +200,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes += len(data)
         try:
             self._parse(data)
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(_unknown_method() if _REQUEST_LINE.match(data) else _malformed())
         except httptools.HttpParserError:
             self.send_400_response("")
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -294,6 +300,14 @@ class GatewayProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         return STATUS_LINE[status_of(error)] + lines + b"\r\n" + body
+
+
+def _malformed() -> MalformedRequest:
+    return MalformedRequest("This is not a valid HTTP/1.1 request; check the client.")
+
+
+def _unknown_method() -> MethodNotAllowed:
+    return MethodNotAllowed("The hub knows no such method; /docs lists what each path takes.", allow="GET, HEAD, POST")
 
 
 def _headers_too_large() -> HeadersTooLarge:

@@ -211,7 +211,7 @@ async def test_bytes_after_a_body_are_no_part_of_it(served: Served) -> None:
         b"nonsense\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"CONNECT hub:443 HTTP/1.1\r\n\r\n",
-        b"SUMMON /healthz HTTP/1.1\r\n\r\n",
+        b"SUMMON\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nBad Header: x\r\n\r\n",
@@ -232,6 +232,17 @@ async def test_what_is_not_http_is_refused_with_a_problem(served: Served, reques
 
     assert_raw_problem(answer, 400)
     assert answer.headers["connection"] == "close"
+    assert await connection.is_closed()
+
+
+@pytest.mark.parametrize("line", ["SUMMON /healthz", "get /healthz", "M-SEARCHX *", "GETS /no/such/path"])
+async def test_a_method_that_nobody_knows_is_not_allowed(served: Served, line: str) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send(f"{line} HTTP/1.1\r\n\r\n").answer()
+
+    assert_raw_problem(answer, 405)
+    assert (answer.headers["allow"], answer.headers["connection"]) == ("GET, HEAD, POST", "close")
     assert await connection.is_closed()
 
 
