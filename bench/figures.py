@@ -72,6 +72,8 @@ class Steady:
     p50: float
     p95: float
     p99: float
+    #: Whether the completions are dated by their commits, not by a clock before them.
+    by_commit: bool = False
     accepted: int = 0
     missing: int
     #: Whose completion the reader of the event stream has not seen; none where there is no reader.

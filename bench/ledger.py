@@ -7,18 +7,14 @@ from typing import Any
 
 import psycopg
 
-#: Each gives (id, Unix time at which the completion was recorded) of every completed request. None is that of the
-#: commit: the hub's is the clock at BEGIN, that of FastStream and Taskiq the clock within their UPDATE.
-HUB = "SELECT id, updated_at / 1000000.0 FROM integration_requests WHERE status = 'Completed'"
-REQUESTS_TABLE = "SELECT id::text, extract(epoch FROM completed_at)::float8 FROM requests WHERE status = 'Completed'"
-PROCRASTINATE_JOBS = """
-    SELECT job.id::text, extract(epoch FROM event.at)::float8
-    FROM procrastinate_jobs job JOIN procrastinate_events event ON event.job_id = job.id AND event.type = 'succeeded'
-    WHERE job.status = 'succeeded'
-"""
-DBOS_WORKFLOWS = (
-    "SELECT workflow_uuid, completed_at / 1000.0::float8 FROM dbos.workflow_status WHERE status = 'SUCCESS'"
-)
+#: Each gives (id, the transaction that recorded the completion) of every completed request. SQLite keeps no time of a
+#: commit: there it is the hub's own clock at BEGIN.
+HUB = "SELECT id, xmin FROM integration_requests WHERE status = 'Completed'"
+HUB_ON_SQLITE = "SELECT id, updated_at / 1000000.0 FROM integration_requests WHERE status = 'Completed'"
+REQUESTS_TABLE = "SELECT id::text, xmin FROM requests WHERE status = 'Completed'"
+PROCRASTINATE_JOBS = "SELECT id::text, xmin FROM procrastinate_jobs WHERE status = 'succeeded'"
+DBOS_WORKFLOWS = "SELECT workflow_uuid AS id, xmin FROM dbos.workflow_status WHERE status = 'SUCCESS'"
+_COMMITTED_AT = "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM ({}) AS completed"
 
 
 class Ledger:
@@ -28,10 +24,16 @@ class Ledger:
         self._url = database_url
         self._sql = completed_sql
 
+    @property
+    def knows_commits(self) -> bool:
+        """Whether its times are those of the commits."""
+        return not self._url.startswith("sqlite:///")
+
     def completed_at(self) -> dict[str, float]:
         """Unix time of each completion by request id."""
+        sql = _COMMITTED_AT.format(self._sql) if self.knows_commits else self._sql
         with self._connected() as connection:
-            return {request_id: float(at) for request_id, at in connection.execute(self._sql)}  # numeric: a Decimal
+            return {request_id: float(at) for request_id, at in connection.execute(sql)}
 
     def count(self) -> int:
         """How many are completed."""

@@ -113,6 +113,7 @@ class Measurement:
         recorded = _percentiles(sent.accepted_at, ended)
         return Steady(
             per_second=per_second,
+            by_commit=system.ledger.knows_commits,
             p50=recorded[0],
             p95=recorded[1],
             p99=recorded[2],

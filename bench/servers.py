@@ -22,7 +22,9 @@ GONE_SECONDS = 10.0
 
 
 class BenchPostgres(PostgresServer):
-    """A PostgreSQL with its default durability."""
+    """A PostgreSQL with its default durability, that remembers when each transaction was committed."""
+
+    settings = (*PostgresServer.settings, "track_commit_timestamp=on")
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.hub import HUB_PROCESSES, new_hub
-from bench.ledger import HUB, Ledger
+from bench.ledger import HUB, HUB_ON_SQLITE, Ledger
 from bench.peers.limits import IN_FLIGHT
 from bench.profile import Instruments
 
@@ -73,7 +73,8 @@ class HubSystem:
         self.uses_postgres = bool(database_url)
         targets = TARGETS.format(endpoint=endpoint_url, in_flight=IN_FLIGHT)
         self._hub = new_hub(folder, targets, **({"database_url": database_url} if database_url else {}))
-        self.ledger = Ledger(database_url or f"sqlite:///{folder / 'state' / 'hub.sqlite3'}", HUB)
+        on_sqlite = Ledger(f"sqlite:///{folder / 'state' / 'hub.sqlite3'}", HUB_ON_SQLITE)
+        self.ledger = Ledger(database_url, HUB) if database_url else on_sqlite
         self._token = ""
 
     @property

@@ -70,6 +70,8 @@ class PostgresServer:
     then it runs as an unprivileged user, with its files in a temporary folder of that user.
     """
 
+    settings: tuple[str, ...] = ("listen_addresses=127.0.0.1", "max_connections=200", "shared_buffers=128MB")
+
     def __init__(self) -> None:
         self._user = _unprivileged_user()
         self._folder = Path(tempfile.mkdtemp(prefix="hub-postgres-"))
@@ -96,8 +98,8 @@ class PostgresServer:
         """Make the cluster if it is not there, start it and wait until it accepts connections."""
         if not (self._folder / "data").exists():
             self._run("initdb", "--no-sync", "-A", "trust", "-U", "hub", "-E", "UTF8", "--locale=C", "-D", self._data)
-        options = ["-D", self._data, "-p", str(self._port), "-c", "listen_addresses=127.0.0.1"]
-        options += ["-k", str(self._folder), "-c", "max_connections=200", "-c", "shared_buffers=128MB"]
+        options = ["-D", self._data, "-p", str(self._port), "-k", str(self._folder)]
+        options += [option for setting in self.settings for option in ("-c", setting)]
         self._process = subprocess.Popen(
             [str(self._binaries / "postgres"), *options],
             stdout=subprocess.DEVNULL,

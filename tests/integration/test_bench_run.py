@@ -7,7 +7,7 @@ import pytest
 
 from bench.comparison import Comparison, Run, Scope
 from bench.endpoint import EndpointClient
-from bench.ledger import HUB, Ledger
+from bench.ledger import HUB_ON_SQLITE, Ledger
 from bench.servers import BenchPostgres
 from bench.systems import System
 
@@ -23,7 +23,7 @@ class FakeSystem:
 
     def __init__(self, name: str, *, error: str = "") -> None:
         self.name = name
-        self.ledger = Ledger("sqlite:///:memory:", HUB)
+        self.ledger = Ledger("sqlite:///:memory:", HUB_ON_SQLITE)
         self.processes: dict[str, int] = {}
         self.starting = asyncio.Event()
         self.is_killed = False
