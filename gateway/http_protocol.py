@@ -36,7 +36,8 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
-#: For so many bytes of its answer a client may take so long: 70 kbit/s.
+#: For so many bytes of its answer a client may take so long: 70 kbit/s. Under TLS uvloop tells only what is not
+#: encrypted yet: there the time between two calls, and then as much for the close, bound an answer.
 ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 256 * 1024
 #: What is parsed at once: a call is at least 18 bytes, so no more than 228 of a client's wait for their turn.
@@ -107,9 +108,9 @@ class GatewayProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise ValueError("no tunnel is opened")
             return  # this head is parsed again, without the offer
+        call = self._new_call()  # raises for a target that is none; it is no call then
         self._in_head = False
         self._head_bytes = 0
-        call = self._new_call()
         self._unanswered.append(call)
         before: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's hints say
         self.cycle = call
@@ -257,7 +258,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _new_call(self) -> Call:
         version = self.parser.get_http_version()
         target = httptools.parse_url(self.url)
-        path = target.path.decode("ascii")
+        raw_path = target.path or b"/"  # none in http://hub (RFC 9112, 3.2.2)
+        path = raw_path.decode("ascii")
         scope: HTTPScope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -268,7 +270,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "method": self.parser.get_method().decode("ascii"),
             "root_path": "",
             "path": unquote(path) if "%" in path else path,
-            "raw_path": target.path,
+            "raw_path": raw_path,
             "query_string": target.query or b"",
             # the parser adds trailers to its list: no call may be changed by them (RFC 9110, 6.5.1)
             "headers": self.headers.copy(),

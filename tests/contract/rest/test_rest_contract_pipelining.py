@@ -69,6 +69,41 @@ async def test_a_broken_call_does_not_take_the_answer_of_the_one_before(served: 
     assert len(served.hub.intake.stored) == 1
 
 
+@pytest.mark.parametrize("target", ["http://hub:99999/", "http://[::1/", "http:///x"])
+async def test_a_target_that_is_none_does_not_take_the_answer_of_the_one_before(
+    served: Served, hold: asyncio.Event, target: str
+) -> None:
+    connection = await served.connect()
+    connection.send(served.create(create_body("A")))
+    await eventually(lambda: served.hub.intake.batches)
+    connection.send(f"GET {target} HTTP/1.1\r\n\r\n")
+    await health(await served.connect())  # by then the server has seen it
+
+    hold.set()
+    answer = await connection.answer()
+
+    assert (answer.status, answer.headers["connection"]) == (202, "close")
+    assert await connection.is_closed()
+
+
+async def test_a_target_that_is_none_is_refused_behind_an_answered_call(served: Served) -> None:
+    connection = await served.connect()
+    assert await health(connection) == 200
+
+    answer = await connection.send("GET http://hub:99999/ HTTP/1.1\r\n\r\n").answer()
+
+    assert_raw_problem(answer, 400)
+    assert await connection.is_closed()
+
+
+async def test_a_target_without_a_path_is_the_root(served: Served) -> None:
+    connection = await served.connect()
+
+    answer = await connection.send("GET http://hub HTTP/1.1\r\n\r\n").answer()
+
+    assert answer.status == 404
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_slow_call_does_not_take_the_answer_of_the_one_before(served: Served, hold: asyncio.Event) -> None:
     connection, silent = await served.connect(), await served.connect()
@@ -154,16 +189,17 @@ async def test_half_a_call_behind_a_whole_one_is_not_waited_for(served: Served) 
 async def test_a_client_is_not_slow_while_its_call_waits(
     served: Served, hold: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection, silent = await served.connect(), await served.connect()
+    connection = await served.connect()
     connection.send(served.create(create_body("A")) + served.create(create_body("B"))[:-1])
     await eventually(lambda: served.hub.intake.batches)
-    with monkeypatch.context() as impatient:
-        impatient.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
-        impatient.setattr("gateway.http_protocol.REQUEST_SECONDS", 0.2)
-        assert await silent.is_closed()  # so the sweep has come by
+    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.http_protocol.REQUEST_SECONDS", 2.8)
+    for _ in range(4):  # a second each: longer in all than a request may take, shorter than a create
+        assert await (await served.connect()).is_closed()
 
     hold.set()
     first = await connection.answer()
+    assert await (await served.connect()).is_closed()  # so the sweep has come by
     second = await connection.send(served.create(create_body("B"))[-1:]).answer()
 
     assert (first.status, second.status) == (202, 202)
