@@ -266,7 +266,7 @@ class TargetReader:
                 self._drop(result, entry.fields["id"], place)
             if result.status == lifecycle_pb2.CLAIM_STATUS_BUSY:
                 busy.add(entry.id)
-                self._sweep_at = min(self._sweep_at, time.monotonic() + BUSY_SECONDS)
+                self._sweep_at = time.monotonic() + BUSY_SECONDS  # not sooner: meanwhile there is room for what is new
         return busy
 
     def _start(self, lease: Lease, place: Place, origin: Origin) -> None:

@@ -13,6 +13,7 @@ from chassis.streams import work_stream
 from chassis.testing import eventually
 from integrationhub.adapter.v1 import adapter_pb2
 from integrationhub.adapter.v1.adapter_pb2 import DeliverResponse
+from orchestrator_service import consumer
 from orchestrator_service.consumer import Consumer
 from orchestrator_service.mapping import announcement_of
 from orchestrator_service.process import ANNOUNCEMENT_SECONDS, Origin
@@ -105,6 +106,21 @@ async def test_what_an_earlier_claim_still_holds_is_claimed_again_and_its_post_t
         await eventually(lambda: request.steps == ["sending", "release"])
 
     assert parts.adapter.deliveries == []
+
+
+async def test_what_is_busy_does_not_starve_the_others_of_its_target(
+    parts: Surroundings, db: Any, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "BUSY_SECONDS", 0.3)
+    busy, other = parts.intake.add(), parts.intake.add()
+    parts.intake.busy.add(busy)
+    async with consuming_from(parts, valkey.url, target(concurrency=1)):
+        await ring(db, busy)
+        await eventually(lambda: len(parts.intake.claims) == 2)  # it was swept up as often as there is room
+        await ring(db, other)
+        await eventually(lambda: parts.intake.requests[other].is_terminal)
+
+        assert len(parts.intake.claims) <= 5
 
 
 async def test_a_post_whose_outcome_was_refused_is_looked_up_and_not_taken_back(
