@@ -215,8 +215,9 @@ async def _refuse_unknown(_: bytes, context: Any) -> None:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-def _read(read: Callable[[bytes], Any], message: bytes) -> Any:
-    if len(message) > SHORT_BYTES and not has_few_fields(message):
+def _read(read: Any, message: bytes) -> Any:
+    """Parse by a generated class's `FromString`. Raises: InvalidRequest."""
+    if len(message) > SHORT_BYTES and not has_few_fields(message, read.__self__.DESCRIPTOR):
         raise InvalidRequest("The message is malformed, or holds more items than any call takes; send fewer.")
     try:
         return read(message)

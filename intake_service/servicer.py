@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from chassis.access import NO_LIMITS, Owner, PartnerLimits
+from chassis.access import ACT_FOR_PARTNER, NO_LIMITS, Owner, PartnerLimits
 from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.errors import HubError, InvalidRequest, Violation
 from chassis.rpc import caller_var
@@ -231,7 +231,9 @@ def _owner(request: _Owned) -> Owner:
 
 
 def _limits(request: _Owned | intake_pb2.CreateIntegrationRequestRequest) -> PartnerLimits:
-    return from_limits(request.partner_limits) if request.HasField("partner_limits") else NO_LIMITS
+    """As the caller hands them on for the partner it names; whoever names itself has those of its own token."""
+    are_read = request.HasField("partner_limits") and ACT_FOR_PARTNER in caller_var.get().scopes
+    return from_limits(request.partner_limits) if are_read else NO_LIMITS
 
 
 def _write_batch_result(message: intake_pb2.BatchCreateResult, created: Answered) -> None:

@@ -153,19 +153,44 @@ async def test_a_batch_of_too_many_is_refused(intake: grpc.aio.Channel, forge: F
     assert_refused(refused.value, "INVALID_ARGUMENT")
 
 
-#: Items of a batch that cost hundreds of bytes each when they are read: empty, with an unknown field, with a tag of two
-#: bytes.
-EMPTY_ITEMS = (b"\x0a\x00", b"\x0a\x02\x58\x01", b"\x8a\x00\x00")
+A_NAME = b"\x0a\x01a"
+NAMES_OF_TARGETS = (1, pb.CreateIntegrationRequestRequest.PARTNER_LIMITS_FIELD_NUMBER, 2)
 
 
-@pytest.mark.parametrize("item", EMPTY_ITEMS, ids=["empty", "unknown_field", "long_tag"])
+def within(message: bytes, *numbers: int) -> bytes:
+    """The same inside of fields of these numbers, the outermost first."""
+    for number in reversed(numbers):
+        length = len(message)
+        message = (
+            bytes([number << 3 | 2, *(length >> 7 * place & 0x7F | 0x80 for place in range(3)), length >> 21]) + message
+        )
+    return message
+
+
+def nothings() -> dict[str, bytes]:
+    """Batches of millions of what costs hundreds of bytes each when it is read."""
+    return {
+        "empty items": b"\x0a\x00" * (2 << 20),
+        "items with an unknown field": b"\x0a\x02\x58\x01" * (2 << 20),
+        "items with a long tag": b"\x8a\x00\x00" * (2 << 20),
+        "names of targets": within(A_NAME * (4 << 20), *NAMES_OF_TARGETS),
+    }
+
+
+def test_names_are_where_the_next_test_puts_them() -> None:
+    [item] = pb.BatchCreateIntegrationRequestsRequest.FromString(within(A_NAME * 2, *NAMES_OF_TARGETS)).requests
+
+    assert item.partner_limits.targets.names == ["a", "a"]
+
+
+@pytest.mark.parametrize("name", nothings())
 async def test_a_batch_of_a_million_of_nothing_is_refused_unread(
-    hub: HubProcess, intake: grpc.aio.Channel, forge: Forge, item: bytes
+    hub: HubProcess, intake: grpc.aio.Channel, forge: Forge, name: str
 ) -> None:
     pids = {"intake": hub.child_pids()["intake"]}
     before = memory_mb(pids)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await raw(intake, BATCH_CREATE)(item * (2 << 20), metadata=credentials(forge), timeout=20)
+        await raw(intake, BATCH_CREATE)(nothings()[name], metadata=credentials(forge), timeout=20)
 
     assert_refused(refused.value, "INVALID_ARGUMENT")
     assert memory_mb(pids) - before < 64

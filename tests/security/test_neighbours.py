@@ -29,13 +29,13 @@ from tests.security.beside import Beside
 from tests.security.test_grpc import (
     BATCH_CREATE,
     CREATE,
-    EMPTY_ITEMS,
     FRAMES,
     POISON,
     PREFACE,
     SETTINGS,
     WORK,
     credentials,
+    nothings,
     order,
     raw,
 )
@@ -180,7 +180,7 @@ async def batches_of_nothing(attacker: Attacker) -> None:
     options = [("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(attacker.hub.setting("intake_address"), options=options) as channel:
         call, metadata = raw(channel, BATCH_CREATE), credentials(attacker.forge)
-        await at_once([partial(call, item * (2 << 20), metadata=metadata, timeout=20) for item in EMPTY_ITEMS])
+        await at_once([partial(call, batch, metadata=metadata, timeout=20) for batch in nothings().values()])
 
 
 async def poisoned_entries(attacker: Attacker) -> None:

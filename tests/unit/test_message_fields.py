@@ -3,11 +3,14 @@
 import pytest
 
 from chassis.message_fields import MOST_FIELDS, has_few_fields
-from integrationhub.intake.v1.intake_pb2 import BatchCreateIntegrationRequestsRequest, CreateIntegrationRequestRequest
+from integrationhub.intake.v1.intake_pb2 import (
+    BatchCreateIntegrationRequestsRequest,
+    CreateIntegrationRequestRequest,
+    GetIntegrationRequestRequest,
+)
 
 KINDS = {
     "empty item": b"\x0a\x00",
-    "item with an unknown field": b"\x0a\x02\x58\x01",
     "item whose tag has two bytes": b"\x8a\x00\x00",
     "item whose length has three bytes": b"\x0a\x80\x80\x00",
     "varint": b"\x10\x96\x01",
@@ -17,10 +20,14 @@ KINDS = {
 }
 
 
+def has_few(message: bytes) -> bool:
+    return has_few_fields(message, BatchCreateIntegrationRequestsRequest.DESCRIPTOR)
+
+
 @pytest.mark.parametrize("field", KINDS.values(), ids=KINDS)
 def test_as_many_fields_as_a_batch_may_have_pass_and_one_more_does_not(field: bytes) -> None:
-    assert has_few_fields(field * MOST_FIELDS)
-    assert not has_few_fields(field * (MOST_FIELDS + 1))
+    assert has_few(field * MOST_FIELDS)
+    assert not has_few(field * (MOST_FIELDS + 1))
 
 
 @pytest.mark.parametrize("field", KINDS.values(), ids=KINDS)
@@ -31,12 +38,39 @@ def test_every_kind_of_field_is_one_for_the_parser_too(field: bytes) -> None:
     parsed = BatchCreateIntegrationRequestsRequest.FromString(field + batch)
 
     assert parsed.requests[-1] == item
-    assert has_few_fields(field + batch)
+    assert has_few(field + batch)
+
+
+def test_fields_within_an_item_count() -> None:
+    item = b"\x0a\x02\x58\x01"
+
+    assert has_few(item * (MOST_FIELDS // 2))
+    assert not has_few(item * (MOST_FIELDS // 2 + 1))
+
+
+def test_names_within_the_limits_of_a_partner_count() -> None:
+    request = GetIntegrationRequestRequest(id="r-1")
+    request.partner_limits.targets.names.extend(["a"] * (MOST_FIELDS - 3))
+    assert has_few_fields(request.SerializeToString(), request.DESCRIPTOR)
+
+    request.partner_limits.targets.names.append("a")
+
+    assert not has_few_fields(request.SerializeToString(), request.DESCRIPTOR)
+
+
+def test_a_text_is_one_field_whatever_is_in_it() -> None:
+    item = CreateIntegrationRequestRequest(payload_json="\n\0" * MOST_FIELDS)
+
+    assert has_few(BatchCreateIntegrationRequestsRequest(requests=[item]).SerializeToString())
+
+
+def test_an_item_that_ends_within_its_field_does_not_pass() -> None:
+    assert not has_few(b"\x0a\x02\x0a\x05" + b"abcde")
 
 
 def test_what_is_within_a_group_counts() -> None:
-    assert has_few_fields(b"\x13" + b"\x0a\x00" * (MOST_FIELDS - 2) + b"\x14")
-    assert not has_few_fields(b"\x13" + b"\x0a\x00" * MOST_FIELDS + b"\x14")
+    assert has_few(b"\x13" + b"\x0a\x00" * (MOST_FIELDS - 2) + b"\x14")
+    assert not has_few(b"\x13" + b"\x0a\x00" * MOST_FIELDS + b"\x14")
 
 
 @pytest.mark.parametrize(
@@ -54,4 +88,4 @@ def test_what_is_within_a_group_counts() -> None:
     ids=["no length", "cut item", "cut length", "cut number", "endless tag", "huge length", "2^32", "no such kind"],
 )
 def test_what_is_malformed_does_not_pass(message: bytes) -> None:
-    assert not has_few_fields(message)
+    assert not has_few(message)
