@@ -9,8 +9,11 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor
 
-#: The largest batch of the contract has 1000 items of some 12 fields, and a token may be narrowed to some systems.
-MOST_FIELDS = 20_000
+#: The largest batch has 1000 items of up to 20 fields, a create those of its partner's limits beside them; who sends
+#: more names makes smaller batches.
+MOST_FIELDS = 60_000
+#: Of one message, those of the messages in it not counted: no list is that long.
+MOST_OF_ONE = 10_000
 #: A message of no more bytes need not be counted: whatever it holds is read within 50 ms.
 SHORT_BYTES = 512 * 1024
 _LONGEST_VARINT = 10
@@ -18,17 +21,20 @@ _DELIMITED = 2
 
 
 def has_few_fields(message: bytes, descriptor: Descriptor) -> bool:
-    """Whether it is well-formed, with MOST_FIELDS fields at most; those of the messages in it with the others.
+    """Whether it is well-formed, with MOST_FIELDS fields at most in all and MOST_OF_ONE in each message within.
 
     It ends after so many steps. What is malformed must not pass: a parser could see more fields in it.
     """
     spans = [(0, len(message), descriptor)]
     left = MOST_FIELDS
     try:
-        while spans and left >= 0:
+        while spans:
             at, end, kind = spans.pop()
             messages = _messages_in(kind)
-            while at < end and left >= 0:
+            least = max(0, left - MOST_OF_ONE)
+            while at < end:
+                if left == least:
+                    return False
                 left -= 1
                 tag, at = _varint(message, at)
                 if tag & 7 != _DELIMITED:
@@ -42,7 +48,7 @@ def has_few_fields(message: bytes, descriptor: Descriptor) -> bool:
                 return False
     except IndexError:
         return False
-    return left >= 0
+    return True
 
 
 def _end(message: bytes, at: int, kind: int) -> int:

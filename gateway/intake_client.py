@@ -46,6 +46,8 @@ Response = TypeVar("Response")
 
 MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+#: Of a system that a partner's token names, at least: intake bounds a message's fields (chassis/message_fields.py).
+NAME_WEIGHT = 200
 #: Creates held here while intake is slow; beyond it the gateway says so at once instead of growing.
 MAX_HELD_BYTES = 64 * 1024 * 1024
 BATCHES_IN_FLIGHT = 2
@@ -74,7 +76,7 @@ class IntakeClient:
             self._create_batch,
             max_items=MAX_BATCH_ITEMS,
             max_weight=MAX_BATCH_BYTES,
-            weight=CreateIntegrationRequestRequest.ByteSize,
+            weight=_weight,
             concurrency=BATCHES_IN_FLIGHT,
             large=LARGE_BATCH,
             on_batch=on_batch,
@@ -161,6 +163,14 @@ class IntakeClient:
         self._is_reachable = await self._client.reachable(timeout_seconds=patience)
         if not self._is_reachable:
             raise ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")
+
+
+def _weight(request: CreateIntegrationRequestRequest) -> int:
+    weight = request.ByteSize()
+    if request.HasField("partner_limits"):
+        limits = request.partner_limits
+        weight += NAME_WEIGHT * (len(limits.sources.names) + len(limits.targets.names))
+    return weight
 
 
 def _item_result(result: BatchCreateResult) -> BatchCreateResult | BaseException:

@@ -11,7 +11,12 @@ from tests.raw_http import GOOD_HEAD, Connection, Served, assert_raw_problem
 from tests.rest import PATH, create_body
 
 SHORTEST_CALL = b"GET / HTTP/1.1\r\n\r\n"
-BROKEN_CHUNK = "Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+BROKEN = {
+    "chunk": f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{{token}}Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "port": "GET http://hub:99999/ HTTP/1.1\r\n\r\n",
+    "address": "GET http://[::1/ HTTP/1.1\r\n\r\n",
+    "no host": "GET http:///x HTTP/1.1\r\n\r\n",
+}
 
 
 @pytest.fixture
@@ -53,11 +58,14 @@ async def health(connection: Connection) -> int:
     return (await connection.send("GET /healthz HTTP/1.1\r\n\r\n").answer()).status
 
 
-async def test_a_broken_call_does_not_take_the_answer_of_the_one_before(served: Served, hold: asyncio.Event) -> None:
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_call_does_not_take_the_answer_of_the_one_before(
+    served: Served, hold: asyncio.Event, broken: str
+) -> None:
     connection = await served.connect()
     connection.send(served.create(create_body("A")))
     await eventually(lambda: served.hub.intake.batches)
-    connection.send(f"POST {PATH} HTTP/1.1\r\n{GOOD_HEAD}{served.token}{BROKEN_CHUNK}")
+    connection.send(broken.format(token=served.token))
     await health(await served.connect())  # by then the server has seen it
 
     hold.set()
@@ -67,23 +75,6 @@ async def test_a_broken_call_does_not_take_the_answer_of_the_one_before(served: 
     assert answer.headers["connection"] == "close"
     assert await connection.is_closed()
     assert len(served.hub.intake.stored) == 1
-
-
-@pytest.mark.parametrize("target", ["http://hub:99999/", "http://[::1/", "http:///x"])
-async def test_a_target_that_is_none_does_not_take_the_answer_of_the_one_before(
-    served: Served, hold: asyncio.Event, target: str
-) -> None:
-    connection = await served.connect()
-    connection.send(served.create(create_body("A")))
-    await eventually(lambda: served.hub.intake.batches)
-    connection.send(f"GET {target} HTTP/1.1\r\n\r\n")
-    await health(await served.connect())  # by then the server has seen it
-
-    hold.set()
-    answer = await connection.answer()
-
-    assert (answer.status, answer.headers["connection"]) == (202, "close")
-    assert await connection.is_closed()
 
 
 async def test_a_target_that_is_none_is_refused_behind_an_answered_call(served: Served) -> None:
