@@ -286,7 +286,7 @@ def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
             "synchronous=FULL",
             "foreign_keys=ON",
             "temp_store=MEMORY",
-            "cache_size=-16000",
+            "cache_size=-4000",  # each connection has its own; the kernel's holds the rest
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 

@@ -5,6 +5,7 @@ context, the result, a description of every column) costs more than the driver a
 driver's own cursor executes. Rows come as the driver gives them: tuples, and on SQLite 0 and 1 for a boolean.
 """
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -25,6 +26,10 @@ _DIALECTS: Mapping[str, sa.Dialect] = {
 }
 #: Where a connection keeps its cursor.
 _CURSOR = "driver_cursor"
+
+# sqlite3 asks a value of another type than str, int and float for its adapter each time, and having none costs thrice.
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(type(None), lambda absent: absent)
 
 
 class PostgreSQLConnection(psycopg.Connection[tuple[Any, ...]]):
