@@ -9,6 +9,8 @@ What a status says when the body says nothing (RFC 9110; `certainly not applied`
     other 4xx           REJECTED      401 never comes here: see calls.py
     501, 505            REJECTED      the system does not know how, and never will
     503                 UNAVAILABLE   with its Retry-After
+    503 of a proxy      UNKNOWN       where its words (no JSON) are those of a request that was, or may have been,
+                                      passed on: see PASSED_ON
     500 and other 5xx   UNKNOWN       502 and 504 are a proxy's word: the system behind it may have applied it
     anything else       UNKNOWN
 """
@@ -39,6 +41,16 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 _PATH = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%-]*")
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%?{}-]*")
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+#: A proxy's words for a request that it had passed on, or may have: Envoy's, unless its one try got no connection, no
+#: room or no stream (StreamResetReason in envoy/http/stream_reset_handler.h); Varnish's; Fastly's ("Synthetic errors
+#: in VCL"); the page of Heroku's router, which is the same for H12, a request that runs still ("Request Timeout").
+PASSED_ON = re.compile(
+    r"disconnect/reset before headers(?!\. reset reason: (?:(?:local |remote )?connection failure|connection timeout"
+    r"|overflow|(?:local|remote) refused stream reset))"
+    r"|backend fetch failed|first byte timeout|between bytes timeout|backend read error"
+    r"|herokucdn\.com/error-pages/application-error",
+    re.IGNORECASE,
+)
 
 
 class Adapter(Protocol):
@@ -92,6 +104,8 @@ def verdict_of_status(answer: Answer, *, code: str = "", detail: str = "") -> De
     match answer.status:
         case 429:
             return throttled(answer, code, detail)
+        case 503 if not answer.is_json and PASSED_ON.search(answer.text[:10_000]) is not None:
+            return Unknown(code=code, detail=detail, response_json=answer.response_json)
         case 408 | 425 | 503:
             return Unavailable(
                 detail=detail,
