@@ -151,11 +151,46 @@ async def settle_conflict(
 
 
 def says_error(answer: Answer) -> bool:
-    """Whether a JSON body that came with a success status speaks of an error all the same."""
-    members = answer.members
+    """Whether a JSON body that came with a success status speaks of an error all the same, and of nothing else."""
+    return _errors(answer.value) == {True}
+
+
+def says_error_in_part(answer: Answer) -> bool:
+    """Whether any part of such a body speaks of an error: of a list's elements, some may have succeeded."""
+    return True in _errors(answer.value)
+
+
+def _errors(value: object) -> set[bool]:
+    """For each object in the body whether it is an error; a list, and what is wrapped in `data`, is looked through."""
+    if isinstance(value, list):
+        return {is_error for element in value for is_error in _errors(element)}
+    if not isinstance(value, dict):
+        return {False}
+    members = {name.lower(): member for name, member in value.items()}
+    if _is_error(members):
+        return {True}
+    return _errors(members.get("data"))
+
+
+def _is_error(members: dict[str, object]) -> bool:
+    """Know an error by its members, named in lower case: common ones, JSend's, SOAP's and TOTVS's."""
     return (
         bool(members.get("error") or members.get("errors"))
-        or members.get("success") is False
+        or any(fold_word(members.get(name)) == "false" for name in ("success", "ok"))
+        or _is_jsend_error(members)
+        or (isinstance(members.get("fault"), dict) and bool(members["fault"]))
+        or ("faultcode" in members and "faultstring" in members)
         or ("detailedmessage" in members and "message" in members)
         or ("errorcode" in members and "errormessage" in members)
     )
+
+
+def _is_jsend_error(members: dict[str, object]) -> bool:
+    """With a message, with data or alone: a document may have a status of its own, and hold "error" in it."""
+    is_jsend = len(members) == 1 or "message" in members or "data" in members
+    return is_jsend and fold_word(members.get("status")) in ("error", "fail", "failure", "failed")
+
+
+def fold_word(value: object) -> str:
+    """A text, number, truth value or null in lower case, as some systems write each as text; '' for all else."""
+    return "" if isinstance(value, list | dict) else str(value).strip().lower()

@@ -3,7 +3,9 @@
     answer to a post                                    outcome
     2xx with JSON that speaks of no error               DELIVERED
     201, 202 or 204 without a body                      DELIVERED
-    2xx with JSON that speaks of an error               REJECTED: see says_error in base.py
+    2xx with JSON that speaks of an error               REJECTED: see says_error in base.py; UNKNOWN where only some of
+                                                        a list's elements do
+    2xx with `false` or `null`                          UNKNOWN
     2xx otherwise                                       UNKNOWN
     409                                                 asked by the lookup, else REJECTED
     500                                                 UNKNOWN: nothing is known of this system's manners
@@ -35,6 +37,7 @@ from adapter_service.adapters.base import (
     not_known,
     read_options,
     says_error,
+    says_error_in_part,
     settle_conflict,
     verdict_of_status,
 )
@@ -121,7 +124,8 @@ def classify(answer: Answer) -> DeliverOutcome:
         return verdict_of_status(answer)
     if says_error(answer):
         return Rejected(code=str(answer.status), detail=answer.summary, response_json=answer.response_json)
-    if answer.is_json or (answer.status in (201, 202, 204) and not answer.text):
+    is_doubtful = answer.value is None or answer.value is False or says_error_in_part(answer)
+    if (answer.is_json and not is_doubtful) or (answer.status in (201, 202, 204) and not answer.text):
         return Delivered(response_json=answer.response_json)
     return Unknown(code=str(answer.status), detail=answer.summary, response_json=answer.response_json)
 
@@ -132,7 +136,7 @@ def classify_lookup(answer: Answer) -> LookupOutcome:
         return Absent(detail=answer.summary)
     if answer.status == 200 and answer.is_empty:
         return Absent(detail=answer.summary)
-    if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error(answer):
+    if answer.status != 200 or not isinstance(answer.value, dict | list) or says_error_in_part(answer):
         return not_known(answer)
     if not answer.value:
         return Absent(detail=answer.summary)
