@@ -11,6 +11,7 @@ from adapter_service.answers import Answer, read_answer
 from adapter_service.outcome import Delivered, Found, NotKnown, Rejected, Unknown
 from chassis.http_client import HttpAnswer
 
+KEY = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 FAILED = {"success": False, "errors": [{"statusCode": "DUPLICATE_VALUE"}]}
 DONE = {"success": True, "id": "a01", "errors": []}
 
@@ -47,13 +48,13 @@ def test_a_body_that_speaks_of_an_error_is_a_refusal(body: Any) -> None:
 
 @pytest.mark.parametrize("body", ERRORS, ids=json.dumps)
 def test_an_error_is_no_document_that_was_found(body: Any) -> None:
-    assert type(classify_lookup(answer(body))) is NotKnown
+    assert type(classify_lookup(answer(body), "integrationId", KEY)) is NotKnown
 
 
 @pytest.mark.parametrize("body", [[DONE, FAILED], {"data": [FAILED, DONE]}], ids=json.dumps)
 def test_what_was_done_in_part_is_not_known(body: Any) -> None:
     assert type(classify(answer(body))) is Unknown
-    assert type(classify_lookup(answer(body))) is NotKnown
+    assert type(classify_lookup(answer(body), "integrationId", KEY)) is NotKnown
 
 
 def test_a_list_of_which_a_part_was_done_is_not_known_of_protheus_either() -> None:
@@ -89,4 +90,4 @@ def test_a_body_without_an_error_is_a_delivery(body: Any) -> None:
 
 
 def test_a_document_in_a_state_of_its_own_is_found() -> None:
-    assert type(classify_lookup(answer({"id": 1, "status": "error"}))) is Found
+    assert type(classify_lookup(answer({"id": 1, "status": "error"}), "integrationId", KEY)) is Found
