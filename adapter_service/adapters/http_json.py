@@ -19,7 +19,8 @@
     200 with an empty object, or an empty list, bare    ABSENT; NOT_KNOWN where the page says that there are more, or
     or wrapped as above                                 where the list is in an object that holds other things, too
     200 with paging members, words, zeros, nulls only   NOT_KNOWN
-    404 but with an HTML page, 204                      ABSENT; a page is a web server's word, not the system's
+    404, 204                                            ABSENT; but a 404 with an HTML page, or in a router's own words
+                                                        (ROUTERS), is not the system's: NOT_KNOWN
     200 with nothing                                    ABSENT where it says that its length is 0; without a length it
                                                         may have been cut off, and proves nothing
     anything else                                       NOT_KNOWN
@@ -79,6 +80,8 @@ PAGING_MEMBERS = (
 )
 #: What no document consists of; the words may be of an error.
 WORDS = frozenset({"code", "message", "msg"})
+#: What routers say in a 404 when they know no such route: Go's net/http and Traefik; ingress-nginx; Kong.
+ROUTERS = ("404 page not found", "default backend - 404", "no route matched with those values")
 PLACEHOLDERS = ("id", "externalId")
 
 
@@ -149,7 +152,7 @@ def classify(answer: Answer) -> DeliverOutcome:
 
 def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     """Say what an answer to a lookup means, by the second table at the top; `key` is the request's id."""
-    if answer.status == 404 and not answer.is_html:
+    if answer.status == 404 and not answer.is_html and not _is_of_a_router(answer):
         return Absent(detail=answer.summary)
     if (answer.status == 204 and not answer.text) or (answer.status == 200 and answer.is_empty):
         return Absent(detail=answer.summary)
@@ -169,6 +172,11 @@ def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     hits = sum(held_id in ("", key.lower()) for held_id in ids)
     detail = f"{hits} documents have this key" if hits > 1 else ""
     return Found(response_json=answer.response_json, detail=detail, hits=hits)
+
+
+def _is_of_a_router(answer: Answer) -> bool:
+    words = answer.members.get("message") if answer.is_json else answer.text
+    return fold_word(words) in ROUTERS
 
 
 def _unwrap(value: object) -> tuple[object, bool]:

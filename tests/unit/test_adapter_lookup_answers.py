@@ -186,3 +186,23 @@ def test_an_object_or_a_list_that_holds_anything_is_found(body: Any) -> None:
 
     assert isinstance(outcome, Found)
     assert outcome.hits == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "404 page not found",
+        "404 page not found\n",
+        "default backend - 404",
+        {"message": "no Route matched with those values"},
+        {"message": "no Route matched with those values", "request_id": "1f"},
+    ],
+    ids=json.dumps,
+)
+def test_a_routers_404_is_not_the_systems(body: Any) -> None:
+    assert type(looked_up(body, status=404)) is NotKnown
+
+
+@pytest.mark.parametrize("body", ["", "Not Found", {"message": "Order not found"}, {"detail": "Not found."}])
+def test_the_systems_404_is_absence(body: Any) -> None:
+    assert type(looked_up(body, status=404)) is Absent
