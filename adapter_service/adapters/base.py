@@ -9,6 +9,8 @@ What a status says when the body says nothing (RFC 9110; `certainly not applied`
     other 4xx           REJECTED      401 never comes here: see calls.py
     501, 505            REJECTED      the system does not know how, and never will
     503                 UNAVAILABLE   with its Retry-After
+    503 of a proxy      UNKNOWN       where its words (no JSON) are those of a request that was, or may have been,
+                                      passed on: see PASSED_ON
     500 and other 5xx   UNKNOWN       502 and 504 are a proxy's word: the system behind it may have applied it
     anything else       UNKNOWN
 """
@@ -39,6 +41,16 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 _PATH = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%-]*")
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%?{}-]*")
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+#: A proxy's words for a request that it had passed on, or may have: Envoy's, unless its one try got no connection, no
+#: room or no stream (StreamResetReason in envoy/http/stream_reset_handler.h); Varnish's; Fastly's ("Synthetic errors
+#: in VCL"); the page of Heroku's router, which is the same for H12, a request that runs still ("Request Timeout").
+PASSED_ON = re.compile(
+    r"disconnect/reset before headers(?!\. reset reason: (?:(?:local |remote )?connection failure|connection timeout"
+    r"|overflow|(?:local|remote) refused stream reset))"
+    r"|backend fetch failed|first byte timeout|between bytes timeout|backend read error"
+    r"|herokucdn\.com/error-pages/application-error",
+    re.IGNORECASE,
+)
 
 
 class Adapter(Protocol):
@@ -92,6 +104,8 @@ def verdict_of_status(answer: Answer, *, code: str = "", detail: str = "") -> De
     match answer.status:
         case 429:
             return throttled(answer, code, detail)
+        case 503 if not answer.is_json and PASSED_ON.search(answer.text[:10_000]) is not None:
+            return Unknown(code=code, detail=detail, response_json=answer.response_json)
         case 408 | 425 | 503:
             return Unavailable(
                 detail=detail,
@@ -137,11 +151,46 @@ async def settle_conflict(
 
 
 def says_error(answer: Answer) -> bool:
-    """Whether a JSON body that came with a success status speaks of an error all the same."""
-    members = answer.members
+    """Whether a JSON body that came with a success status speaks of an error all the same, and of nothing else."""
+    return _errors(answer.value) == {True}
+
+
+def says_error_in_part(answer: Answer) -> bool:
+    """Whether any part of such a body speaks of an error: of a list's elements, some may have succeeded."""
+    return True in _errors(answer.value)
+
+
+def _errors(value: object) -> set[bool]:
+    """For each object in the body whether it is an error; a list, and what is wrapped in `data`, is looked through."""
+    if isinstance(value, list):
+        return {is_error for element in value for is_error in _errors(element)}
+    if not isinstance(value, dict):
+        return {False}
+    members = {name.lower(): member for name, member in value.items()}
+    if _is_error(members):
+        return {True}
+    return _errors(members.get("data"))
+
+
+def _is_error(members: dict[str, object]) -> bool:
+    """Know an error by its members, named in lower case: common ones, JSend's, SOAP's and TOTVS's."""
     return (
         bool(members.get("error") or members.get("errors"))
-        or members.get("success") is False
+        or any(fold_word(members.get(name)) == "false" for name in ("success", "ok"))
+        or _is_jsend_error(members)
+        or (isinstance(members.get("fault"), dict) and bool(members["fault"]))
+        or ("faultcode" in members and "faultstring" in members)
         or ("detailedmessage" in members and "message" in members)
         or ("errorcode" in members and "errormessage" in members)
     )
+
+
+def _is_jsend_error(members: dict[str, object]) -> bool:
+    """With a message, with data or alone: a document may have a status of its own, and hold "error" in it."""
+    is_jsend = len(members) == 1 or "message" in members or "data" in members
+    return is_jsend and fold_word(members.get("status")) in ("error", "fail", "failure", "failed")
+
+
+def fold_word(value: object) -> str:
+    """A text, number, truth value or null in lower case, as some systems write each as text; '' for all else."""
+    return "" if isinstance(value, list | dict) else str(value).strip().lower()

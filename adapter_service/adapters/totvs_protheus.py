@@ -24,6 +24,7 @@ from adapter_service.adapters.base import (
     Adapter,
     check_member_name,
     check_option,
+    fold_word,
     join_url,
     not_known,
     read_options,
@@ -68,6 +69,11 @@ class Page(msgspec.Struct):
 
     items: list[dict[str, msgspec.Raw]]
     hasNext: bool | str = False  # noqa: N815 (the name on the wire)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the list ends with this page."""
+        return fold_word(self.hasNext) == "false"
 
 
 _PAGE = msgspec.json.Decoder(Page)
@@ -138,10 +144,10 @@ def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
     except msgspec.DecodeError:
         return NotKnown(detail=answer.summary)
     if not page.items:
-        return Absent(detail="no order has this id")
+        return Absent(detail="no order has this id") if page.is_last else not_known(answer)
     quoted = _ENCODER.encode(key)
     ours = [item for item in page.items if bytes(item.get(key_field, b"")) == quoted]
-    is_single = len(page.items) == 1 and page.hasNext in (False, "false")
+    is_single = len(page.items) == 1 and page.is_last
     if not ours and not (is_single and key_field not in page.items[0]):
         return NotKnown(detail="the lookup answered with other orders: it does not honour its filter")
     held = ours or page.items

@@ -11,6 +11,7 @@ from adapter_service.answers import Answer, read_answer
 from adapter_service.outcome import Absent, Delivered, Found, NotKnown, Rejected, Throttled, Unavailable, Unknown
 from chassis.http_client import HttpAnswer
 
+KEY = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 HTML = "<html><head><title>a page</title></head></html>"
 
 
@@ -103,7 +104,7 @@ def test_an_answer_has_its_outcome(status: int, body: Any, outcome: type) -> Non
     ],
 )
 def test_a_lookup_has_its_outcome(status: int, body: Any, outcome: type) -> None:
-    assert type(classify_lookup(answer(status, body))) is outcome
+    assert type(classify_lookup(answer(status, body), "integrationId", KEY)) is outcome
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_lookup_has_its_outcome(status: int, body: Any, outcome: type) -> None
     ],
 )
 def test_a_document_held_twice_is_said_so(body: Any) -> None:
-    outcome = classify_lookup(answer(200, body))
+    outcome = classify_lookup(answer(200, body), "integrationId", KEY)
 
     assert isinstance(outcome, Found)
     assert (outcome.hits, outcome.detail) == (2, "2 documents have this key")
@@ -132,7 +133,7 @@ def test_a_document_held_twice_is_said_so(body: Any) -> None:
     ],
 )
 def test_one_document_is_no_duplicate_however_many_lines_it_has(body: Any) -> None:
-    outcome = classify_lookup(answer(200, body))
+    outcome = classify_lookup(answer(200, body), "integrationId", KEY)
 
     assert isinstance(outcome, Found)
     assert (outcome.hits, outcome.detail) == (1, "")
@@ -141,4 +142,4 @@ def test_one_document_is_no_duplicate_however_many_lines_it_has(body: Any) -> No
 def test_an_answer_that_ends_with_its_head_and_names_no_length_proves_no_absence() -> None:
     cut_off = read_answer(HttpAnswer(status=200, headers=CIMultiDict(), body=b"", is_complete=True))
 
-    assert type(classify_lookup(cut_off)) is NotKnown
+    assert type(classify_lookup(cut_off, "integrationId", KEY)) is NotKnown

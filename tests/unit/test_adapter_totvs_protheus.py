@@ -177,6 +177,10 @@ def test_no_licence_passes_the_wait_on() -> None:
         (200, {"items": [{"protheusOrderId": "PRO-1"}], "hasNext": "false"}, Found),
         (200, {"items": [{"integrationId": "other"}, {"integrationId": KEY}]}, Found),
         (200, {"items": [], "hasNext": False}, Absent),
+        (200, {"items": [], "hasNext": "False"}, Absent),
+        (200, {"items": []}, Absent),
+        (200, {"items": [], "hasNext": True}, NotKnown),
+        (200, {"items": [], "hasNext": "true"}, NotKnown),
         # Filters that Protheus does not know are passed over: then any order comes back.
         (200, {"items": [{"integrationId": "other"}], "hasNext": False}, NotKnown),
         (200, {"items": [{"protheusOrderId": "PRO-1"}, {"protheusOrderId": "PRO-2"}]}, NotKnown),

@@ -167,6 +167,18 @@ async def test_a_conflict_about_an_earlier_post_is_settled_by_the_lookup(orders_
     assert again.outcome == pb.OUTCOME_DELIVERED
 
 
+async def test_a_conflict_is_not_settled_by_the_documents_of_others(orders_api: System) -> None:
+    await orders_api.settings(duplicates="refuse")
+    await orders_api.deliver(integration_request_id="id-1")
+    await orders_api.fault(
+        "status", match="lookup", status=200, body='[{"integrationId":"id-2"},{"integrationId":"id-3"}]'
+    )
+
+    again = await orders_api.deliver(integration_request_id="id-1")
+
+    assert again.outcome == pb.OUTCOME_UNKNOWN
+
+
 async def test_a_conflict_is_not_known_while_the_lookup_is_down(orders_api: System) -> None:
     await orders_api.settings(duplicates="refuse", lookup="down")
     await orders_api.deliver(integration_request_id="id-1")
