@@ -169,6 +169,19 @@ async def test_publications_of_several_are_answered_each_for_itself(streams: Str
     assert (await streams.waiting(STREAM))[0] == 3
 
 
+async def test_what_the_server_tells_unasked_is_no_answer(streams: Streams, commands: redis.Redis) -> None:
+    await commands.set("hub:work:Broken", "no stream")
+    await streams.publish([(STREAM, {"id": "first"})])
+    publisher = next(client for client in await commands.client_list() if client["cmd"] == "xadd")
+    await commands.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", publisher["id"], "BCAST")
+
+    await streams.publish([(STREAM, {"id": str(number)}) for number in range(5)])
+
+    with pytest.raises(StreamsUnavailable):
+        await streams.publish([(STREAM, {"id": "last"}), ("hub:work:Broken", {"id": "1"})])
+    assert (await streams.waiting(STREAM))[0] == 7
+
+
 async def test_a_redis_that_is_silent_is_said_to_be_so(streams: Streams, commands: redis.Redis) -> None:
     await commands.client_pause(60_000, all=False)
     begun = time.monotonic()
