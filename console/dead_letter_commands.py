@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 NOT_ALL_DONE = 1
 SELECTED = "selected"
-#: Results of those to which nothing was done.
-NOT_DONE = ("not_open", "not_found")
+#: The two results of those to which something was done; whatever else intake says, nothing was.
+DONE = ("redriven", "discarded")
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -154,16 +154,16 @@ def redrive(
         raise typer.BadParameter("--certainly-absent needs the IDs that you have looked for, and a --reason")
     with _client() as client:
 
-        def settle(*, dry_run: bool) -> "list[Settled]":
+        def settle(wanted: "Selection", *, dry_run: bool) -> "list[Settled]":
             return client.redrive(
-                selection,
+                wanted,
                 dry_run=dry_run,
                 reason=reason,
                 payload_json=payload_json,
                 certainly_absent=certainly_absent,
             )
 
-        _settle(settle, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
+        _settle(settle, selection, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @app.command(epilog=DISCARD_EXAMPLES)
@@ -185,10 +185,10 @@ def discard(
         raise typer.BadParameter("--reason must say why")
     with _client() as client:
 
-        def settle(*, dry_run: bool) -> "list[Settled]":
-            return client.discard(selection, dry_run=dry_run, reason=reason)
+        def settle(wanted: "Selection", *, dry_run: bool) -> "list[Settled]":
+            return client.discard(wanted, dry_run=dry_run, reason=reason)
 
-        _settle(settle, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+        _settle(settle, selection, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _select(ids: list[str] | None, *, target: str, failure_reason: str, partner: str, every: bool) -> "Selection":
@@ -205,13 +205,27 @@ def _select(ids: list[str] | None, *, target: str, failure_reason: str, partner:
     return Selection(ids=tuple(ids or ()), target=target, failure_reason=failure_reason, partner=partner, every=every)
 
 
-def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Ask where somebody is there to answer, do it, and print what became of each."""
-    if not dry_run and not yes and sys.stdin.isatty():
-        count = sum(item.result == SELECTED for item in settle(dry_run=True))
-        if count:
-            typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
-    settled = settle(dry_run=dry_run)
+def _settle(
+    settle: "Callable[..., list[Settled]]",
+    selection: "Selection",
+    verb: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Ask where somebody is there to answer, do it, and print what became of each.
+
+    A yes is for those that were counted: they are settled by their ids, and what died since is left alone.
+    """
+    is_asked = not dry_run and not yes and sys.stdin.isatty()
+    settled = settle(selection, dry_run=dry_run or is_asked)
+    counted = [item.id for item in settled if item.result == SELECTED]
+    if is_asked and counted:
+        typer.confirm(f"This will {verb} {len(counted)} dead letter(s). Go on?", abort=True, err=True)
+        settled = [item for item in settled if item.result != SELECTED]
+        for lot in _lots(counted):
+            settled += settle(lot, dry_run=False)
     if as_json:
         typer.echo(json.dumps({"items": [item.to_json() for item in settled]}))
     else:
@@ -220,8 +234,16 @@ def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool,
             [(item.id, item.request_id, item.result, item.detail) for item in settled],
         )
     typer.echo(_sum_up(settled), err=True)
-    if not settled or any(item.result in NOT_DONE for item in settled):
+    if not settled or any(item.result not in (*DONE, SELECTED) for item in settled):
         raise typer.Exit(NOT_ALL_DONE)
+
+
+def _lots(ids: Sequence[str]) -> "Iterator[Selection]":
+    """Name the ids in as many selections as intake takes them in."""
+    from console.dead_letters import MAX_IDS, Selection
+
+    for start in range(0, len(ids), MAX_IDS):
+        yield Selection(ids=tuple(ids[start : start + MAX_IDS]))
 
 
 def _sum_up(settled: "list[Settled]") -> str:
@@ -230,8 +252,7 @@ def _sum_up(settled: "list[Settled]") -> str:
         return "No open dead letter fits; nothing was changed."
     counts = Counter(item.result for item in settled)
     counted = ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in sorted(counts.items()))
-    is_changed = any(result not in (*NOT_DONE, SELECTED) for result in counts)
-    return f"{counted}." if is_changed else f"{counted}; nothing was changed."
+    return f"{counted}." if any(result in DONE for result in counts) else f"{counted}; nothing was changed."
 
 
 def _read_payload(path: Path) -> str:

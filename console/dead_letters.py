@@ -23,6 +23,8 @@ from integrationhub.intake.v1.dead_letters_pb2 import (
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
 
 PAGE_SIZE = 250
+#: That intake takes in one selection.
+MAX_IDS = 1000
 _STATE_PREFIX = "DEAD_LETTER_STATE_"
 
 
@@ -30,11 +32,11 @@ _STATE_PREFIX = "DEAD_LETTER_STATE_"
 class Selection:
     """Which dead letters are meant: ids, or a filter over the open ones, or every open one."""
 
-    ids: tuple[str, ...]
-    target: str
-    failure_reason: str
-    partner: str
-    every: bool
+    ids: tuple[str, ...] = ()
+    target: str = ""
+    failure_reason: str = ""
+    partner: str = ""
+    every: bool = False
 
     def to_proto(self) -> DeadLetterSelection:
         """Write it as the contract has it."""
