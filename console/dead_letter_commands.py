@@ -129,7 +129,10 @@ def redrive(
     partner: Partner = "",
     every: All = False,
     payload: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A corrected payload, for exactly one ID.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A corrected payload, for exactly one ID that is not in the target with the old one."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the history keeps it.")] = "",
     certainly_absent: Annotated[
