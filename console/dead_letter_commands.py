@@ -74,9 +74,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_dead_letters(
     *,
     target: Target = "",
-    failure_reason: Annotated[
-        str, typer.Option("--failure-reason", "--reason", metavar="WORD", help="Only what failed so.")
-    ] = "",
+    failure_reason: FailureReason = "",
     partner: Partner = "",
     state: Annotated[State, typer.Option(help="Only these.")] = State.OPEN,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,

@@ -330,6 +330,8 @@ def test_an_answer_that_is_no_problem_document_is_told_too(body: bytes) -> None:
         (["discard", "a", "--reason", " "], "--reason must say why"),
         (["discard", "--reason", "x"], "nothing is selected"),
         (["list", "--state", "lost"], "'lost' is not one of"),
+        # one word, one meaning: it is why somebody settles, and `discard --reason expired` is no filter
+        (["list", "--reason", "expired"], "No such option: --reason"),
         (["list", "--limit", "0"], "should be greater than or equal to 1"),
     ],
 )
