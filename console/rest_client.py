@@ -74,16 +74,17 @@ class RestClient:
         """Read a request. Raises: HubError when this partner has none with that id."""
         return self._own(self._poll(request_id, "")).body
 
-    def find(self, correlation_id: str) -> list[str]:
-        """Find the ids of the requests with a correlation id, the newest first; up to 200.
+    def find(self, correlation_id: str) -> tuple[list[str], bool]:
+        """Find the ids of the requests with a correlation id, the newest first, 200 at most; says if there are more.
 
         Raises: HubError when there is none.
         """
         query = urlencode({"correlationId": correlation_id, "limit": MAX_FOUND})
-        items = json.loads(self._expect(OK, self._call("GET", f"{PATH}?{query}", {})).body)["items"]
+        page = json.loads(self._expect(OK, self._call("GET", f"{PATH}?{query}", {})).body)
+        items = page["items"]
         if not items:
             raise HubError(f"There is no integration request with correlation id {correlation_id}; {self._asked_as}")
-        return [item["id"] for item in items]
+        return [item["id"] for item in items], bool(page.get("nextCursor"))
 
     def wait_for_end(self, request_id: str, seconds: float) -> bytes:
         """Read a request again and again until it is terminal, over a restart of the hub too.

@@ -119,3 +119,14 @@ def test_a_wait_goes_on_over_not_modified_and_answers_that_pass(front: Front) ->
     result = hub("send", "--wait", "--json")
 
     assert (result.exit_code, result.stdout) == (0, done.decode() + "\n")
+
+
+@pytest.mark.parametrize(("cursor", "said"), [("abc", "These are the newest 200; there are more.\n"), (None, "")])
+def test_a_correlation_id_with_more_requests_than_are_read_says_so(front: Front, cursor: str | None, said: str) -> None:
+    page = {"items": [{"id": f"r{number}"} for number in range(200)], "nextCursor": cursor}
+    front.answers = {f"GET {REQUESTS}?correlationId=c1&limit=200": [(200, json.dumps(page).encode())]}
+    front.answers |= {f"GET {REQUESTS}/r{number}": [(200, b'{"id":"r"}')] for number in range(200)}
+
+    result = hub("get", "--correlation-id", "c1", "--json")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, '{"id":"r"}\n' * 200, said)
