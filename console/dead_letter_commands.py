@@ -12,7 +12,7 @@ import typer
 
 from console.history import HEADERS, history_rows
 from console.requests_commands import check_payload
-from console.tables import clean, print_table
+from console.tables import clean, print_table, print_text_json
 
 if TYPE_CHECKING:
     from console.dead_letters import DeadLetterClient, Selection, Settled
@@ -110,7 +110,7 @@ def show(
     if as_json:
         document = json.dumps({**letter.to_json(), "history": [event.to_json() for event in history]})
         # The payload goes in as text: a number read and written again may lose a digit.
-        typer.echo(f'{document[:-1]}, "payload": {letter.payload_json or "null"}}}')
+        print_text_json(f'{document[:-1]}, "payload": {letter.payload_json or "null"}}}')
         return
     for name, value in letter.to_json().items():
         typer.echo(f"{name:<16} {clean(str(value))}")
