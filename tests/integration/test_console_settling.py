@@ -2,11 +2,13 @@
 
 import io
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -34,10 +36,14 @@ class Operated:
         self.open = ["dead-1", "dead-2"]
         self.refused: list[SettleResult] = []
         self.asked: list[Any] = []
+        #: What answers in its place, if anything.
+        self.instead: Callable[[Any, grpc.ServicerContext], Any] | None = None
 
-    def settle(self, request: Any, done: str) -> list[SettleResult]:
+    def settle(self, request: Any, context: grpc.ServicerContext, done: str) -> list[SettleResult]:
         """Answer as intake does."""
         self.asked.append(request)
+        if self.instead is not None:
+            self.instead(request, context)
         ids: Sequence[str] = request.selection.ids or list(self.open)
         if request.dry_run:
             self.open.append(f"dead-{len(self.open) + 1}")
@@ -67,12 +73,12 @@ def operated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Operat
     letters, server = Operated(), grpc.server(ThreadPoolExecutor(2))
     handlers: dict[str, Any] = {
         "RedriveDeadLetters": grpc.unary_unary_rpc_method_handler(
-            lambda request, _: RedriveDeadLettersResponse(results=letters.settle(request, "redriven")),
+            lambda request, context: RedriveDeadLettersResponse(results=letters.settle(request, context, "redriven")),
             request_deserializer=RedriveDeadLettersRequest.FromString,
             response_serializer=RedriveDeadLettersResponse.SerializeToString,
         ),
         "DiscardDeadLetters": grpc.unary_unary_rpc_method_handler(
-            lambda request, _: DiscardDeadLettersResponse(results=letters.settle(request, "discarded")),
+            lambda request, context: DiscardDeadLettersResponse(results=letters.settle(request, context, "discarded")),
             request_deserializer=DiscardDeadLettersRequest.FromString,
             response_serializer=DiscardDeadLettersResponse.SerializeToString,
         ),
@@ -168,3 +174,61 @@ def test_a_no_changes_nothing(operated: Operated, at_terminal: Callable[..., Sai
     said = at_terminal(*DISCARD, typed="n\n")
 
     assert (said.exit_code, [request.dry_run for request in operated.asked]) == (1, [True])
+
+
+LOST = "the answer was lost; part of it may be done; run the same command again, nothing is settled twice"
+
+
+def aborting(code: grpc.StatusCode) -> Callable[[Any, grpc.ServicerContext], Any]:
+    """A call that ends as gRPC itself ends one, without details of the hub."""
+
+    def abort(_: Any, context: grpc.ServicerContext) -> Any:
+        context.abort(code, "Socket closed")
+
+    return abort
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_after_a_lost_answer_it_is_said_what_may_have_been_done(operated: Operated, code: grpc.StatusCode) -> None:
+    operated.instead = aborting(code)
+
+    for command in (DISCARD, REDRIVE):
+        result = CliRunner().invoke(app, command)
+
+        assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+        assert LOST in result.stderr
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_after_the_lost_answer_of_a_dry_run_nothing_has_been_done(operated: Operated, code: grpc.StatusCode) -> None:
+    operated.instead = aborting(code)
+
+    result = CliRunner().invoke(app, [*REDRIVE, "--dry-run"])
+
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "the answer was lost; ask again" in result.stderr
+    assert "part of it" not in result.stderr
+
+
+def test_a_name_without_an_address_is_no_lost_answer(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_INTAKE_URL", "intake.invalid:50051")
+
+    result = CliRunner().invoke(app, DISCARD)
+
+    assert "The hub's intake is not running at intake.invalid:50051; start" in result.stderr
+    assert operated.asked == []
+
+
+def hang_up(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
+def test_what_takes_no_connection_has_done_nothing(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=hang_up, args=(server,), daemon=True).start()
+        monkeypatch.setenv("HUB_INTAKE_URL", f"127.0.0.1:{server.getsockname()[1]}")
+
+        result = CliRunner().invoke(app, DISCARD)
+
+    assert "does not take the connection; nothing was sent" in result.stderr
+    assert operated.asked == []
