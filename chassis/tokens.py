@@ -229,16 +229,22 @@ class TokenSigner:
     """Makes tokens with the private key set of this hub."""
 
     def __init__(self, key_file: Path, *, issuer: str, audience: str) -> None:
+        """Read the key and try it. Raises: ConfigurationError when it cannot be read, or cannot sign."""
+        self._issuer = issuer
+        self._audience = audience
         try:
-            key_set = KeySet.import_key_set(json.loads(key_file.read_text()))
-        except (OSError, ValueError, JoseError) as error:
+            self._key = KeySet.import_key_set(json.loads(key_file.read_text())).keys[0]
+            self.sign(subject="", scopes=(), seconds=0)
+        except OSError as error:
             raise ConfigurationError(
                 f"The signing key {key_file} cannot be read; `hub up` makes one at its first start, "
                 "`hub keys` at once; or set HUB_SERVICE_KEY"
             ) from error
-        self._key = key_set.keys[0]
-        self._issuer = issuer
-        self._audience = audience
+        except (ValueError, LookupError, TypeError, RecursionError, JoseError) as error:
+            raise ConfigurationError(
+                f'The signing key {key_file} is no JWK set {{"keys": [...]}} whose first key is a private one of the '
+                "curve P-256; `hub keys` makes one in the state folder, and HUB_SERVICE_KEY names another"
+            ) from error
 
     def sign(self, *, subject: str, scopes: Sequence[str], seconds: int, **claims: object) -> str:
         """Make a token for `subject` that ends after `seconds`."""

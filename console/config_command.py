@@ -21,7 +21,13 @@ MASK = "***"
 
 #: As SQLAlchemy reads a URL: a password may hold / ? #; and on to the last @ before a parameter, to which redis reads.
 _USER_INFO = re.compile(r"(?<=://)([^/:]*):[^@]*@(?:[^?#]*@)?")
-_SECRET_PARAMETER = re.compile(r"([?&](?:password|passwd|secret|token|sslpassword|key)=)[^&]*", re.IGNORECASE)
+#: Where no name is expected before the host, what stands there is a password or a token.
+_LONE_USER = re.compile(r"((?:rediss?|unix|https?)://)[^:@]+@(?:[^?#]*@)?")
+_SECRET_NAME = r"(?:[\w-]*(?:password|passwd|pwd|secret|token|apikey|[_-]key)|pass|key)"
+#: A placeholder such as {id} is no secret.
+_SECRET_PARAMETER = re.compile(rf"([?&#]{_SECRET_NAME}=)(?!\{{)[^&]*", re.IGNORECASE)
+#: As libpq reads "host=db password='a b'": blanks around =, quotes, backslashes.
+_SECRET_WORD = re.compile(rf"((?:^|[\s;]){_SECRET_NAME}\s*=\s*)(?:'(?:\\.|[^'])*'|(?:\\.|\S)*)", re.IGNORECASE)
 
 
 def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -67,7 +73,7 @@ def describe_settings(settings: "HubSettings", targets_file: str) -> list[tuple[
     return [
         (
             variable_of(field),
-            mask(str(effective.get(field, getattr(settings, field)))),
+            _shown(field, str(effective.get(field, getattr(settings, field)))),
             field not in settings.model_fields_set,
             info.description or "",
         )
@@ -81,11 +87,19 @@ def describe_target(target: "Target") -> dict[str, Any]:
 
     described: dict[str, Any] = msgspec.to_builtins(target)
     options: dict[str, Any] = described.pop("options")
-    described["auth"] = {key: value for key, value in described["auth"].items() if value}
+    described["auth"] = {key: mask(value) for key, value in described["auth"].items() if value}
     described["retry"] = list(target.retry_delays)
-    return {"name": described.pop("name"), **described, **options}
+    shown = {"name": described.pop("name"), **described, **options}
+    return {key: mask(value) if isinstance(value, str) else value for key, value in shown.items()}
 
 
 def mask(text: str) -> str:
-    """Hide the password of a URL, before the host or among its parameters."""
-    return _SECRET_PARAMETER.sub(rf"\1{MASK}", _USER_INFO.sub(rf"\1:{MASK}@", text))
+    """Hide the secrets in a URL, before the host or among its parameters, and in a connection's NAME=VALUE words."""
+    text = _LONE_USER.sub(rf"\1{MASK}@", _USER_INFO.sub(rf"\1:{MASK}@", text))
+    return _SECRET_WORD.sub(rf"\1{MASK}", _SECRET_PARAMETER.sub(rf"\1{MASK}", text))
+
+
+def _shown(field: str, value: str) -> str:
+    """A key ring is shown where it is a reference, and nothing where somebody wrote the document itself."""
+    is_ring = field == "payload_keys" and value and not value.startswith(("env:", "file:"))
+    return MASK if is_ring or value.lstrip().startswith("{") else mask(value)

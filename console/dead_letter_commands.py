@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,15 +12,15 @@ import typer
 
 from console.history import HEADERS, history_rows
 from console.requests_commands import check_payload
-from console.tables import clean, print_table
+from console.tables import clean, print_table, print_text_json
 
 if TYPE_CHECKING:
     from console.dead_letters import DeadLetterClient, Selection, Settled
 
 NOT_ALL_DONE = 1
 SELECTED = "selected"
-#: Results of those to which nothing was done.
-NOT_DONE = ("not_open", "not_found")
+#: The two results of those to which something was done; whatever else intake says, nothing was.
+DONE = ("redriven", "discarded")
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -74,9 +74,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_dead_letters(
     *,
     target: Target = "",
-    failure_reason: Annotated[
-        str, typer.Option("--failure-reason", "--reason", metavar="WORD", help="Only what failed so.")
-    ] = "",
+    failure_reason: FailureReason = "",
     partner: Partner = "",
     state: Annotated[State, typer.Option(help="Only these.")] = State.OPEN,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
@@ -112,7 +110,7 @@ def show(
     if as_json:
         document = json.dumps({**letter.to_json(), "history": [event.to_json() for event in history]})
         # The payload goes in as text: a number read and written again may lose a digit.
-        typer.echo(f'{document[:-1]}, "payload": {letter.payload_json or "null"}}}')
+        print_text_json(f'{document[:-1]}, "payload": {letter.payload_json or "null"}}}')
         return
     for name, value in letter.to_json().items():
         typer.echo(f"{name:<16} {clean(str(value))}")
@@ -129,7 +127,10 @@ def redrive(
     partner: Partner = "",
     every: All = False,
     payload: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A corrected payload, for exactly one ID.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A corrected payload, for exactly one ID that is not in the target with the old one."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the history keeps it.")] = "",
     certainly_absent: Annotated[
@@ -154,16 +155,16 @@ def redrive(
         raise typer.BadParameter("--certainly-absent needs the IDs that you have looked for, and a --reason")
     with _client() as client:
 
-        def settle(*, dry_run: bool) -> "list[Settled]":
+        def settle(wanted: "Selection", *, dry_run: bool) -> "list[Settled]":
             return client.redrive(
-                selection,
+                wanted,
                 dry_run=dry_run,
                 reason=reason,
                 payload_json=payload_json,
                 certainly_absent=certainly_absent,
             )
 
-        _settle(settle, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
+        _settle(settle, selection, "redrive", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @app.command(epilog=DISCARD_EXAMPLES)
@@ -185,10 +186,10 @@ def discard(
         raise typer.BadParameter("--reason must say why")
     with _client() as client:
 
-        def settle(*, dry_run: bool) -> "list[Settled]":
-            return client.discard(selection, dry_run=dry_run, reason=reason)
+        def settle(wanted: "Selection", *, dry_run: bool) -> "list[Settled]":
+            return client.discard(wanted, dry_run=dry_run, reason=reason)
 
-        _settle(settle, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
+        _settle(settle, selection, "discard", dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _select(ids: list[str] | None, *, target: str, failure_reason: str, partner: str, every: bool) -> "Selection":
@@ -205,13 +206,27 @@ def _select(ids: list[str] | None, *, target: str, failure_reason: str, partner:
     return Selection(ids=tuple(ids or ()), target=target, failure_reason=failure_reason, partner=partner, every=every)
 
 
-def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Ask where somebody is there to answer, do it, and print what became of each."""
-    if not dry_run and not yes and sys.stdin.isatty():
-        count = sum(item.result == SELECTED for item in settle(dry_run=True))
-        if count:
-            typer.confirm(f"This will {verb} {count} dead letter(s). Go on?", abort=True, err=True)
-    settled = settle(dry_run=dry_run)
+def _settle(
+    settle: "Callable[..., list[Settled]]",
+    selection: "Selection",
+    verb: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Ask where somebody is there to answer, do it, and print what became of each.
+
+    A yes is for those that were counted: they are settled by their ids, and what died since is left alone.
+    """
+    is_asked = not dry_run and not yes and sys.stdin.isatty()
+    settled = settle(selection, dry_run=dry_run or is_asked)
+    counted = [item.id for item in settled if item.result == SELECTED]
+    if is_asked and counted:
+        typer.confirm(f"This will {verb} {len(counted)} dead letter(s). Go on?", abort=True, err=True)
+        settled = [item for item in settled if item.result != SELECTED]
+        for lot in _lots(counted):
+            settled += settle(lot, dry_run=False)
     if as_json:
         typer.echo(json.dumps({"items": [item.to_json() for item in settled]}))
     else:
@@ -220,8 +235,16 @@ def _settle(settle: "Callable[..., list[Settled]]", verb: str, *, dry_run: bool,
             [(item.id, item.request_id, item.result, item.detail) for item in settled],
         )
     typer.echo(_sum_up(settled), err=True)
-    if not settled or any(item.result in NOT_DONE for item in settled):
+    if not settled or any(item.result not in (*DONE, SELECTED) for item in settled):
         raise typer.Exit(NOT_ALL_DONE)
+
+
+def _lots(ids: Sequence[str]) -> "Iterator[Selection]":
+    """Name the ids in as many selections as intake takes them in."""
+    from console.dead_letters import MAX_IDS, Selection
+
+    for start in range(0, len(ids), MAX_IDS):
+        yield Selection(ids=tuple(ids[start : start + MAX_IDS]))
 
 
 def _sum_up(settled: "list[Settled]") -> str:
@@ -230,8 +253,7 @@ def _sum_up(settled: "list[Settled]") -> str:
         return "No open dead letter fits; nothing was changed."
     counts = Counter(item.result for item in settled)
     counted = ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in sorted(counts.items()))
-    is_changed = any(result not in (*NOT_DONE, SELECTED) for result in counts)
-    return f"{counted}." if is_changed else f"{counted}; nothing was changed."
+    return f"{counted}." if any(result in DONE for result in counts) else f"{counted}; nothing was changed."
 
 
 def _read_payload(path: Path) -> str:

@@ -23,6 +23,9 @@ from integrationhub.intake.v1.dead_letters_pb2 import (
 from integrationhub.intake.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
 
 PAGE_SIZE = 250
+#: That intake takes in one selection.
+MAX_IDS = 1000
+SETTLING_WAS_LOST = "part of it may be done; run the same command again, nothing is settled twice"
 _STATE_PREFIX = "DEAD_LETTER_STATE_"
 
 
@@ -30,11 +33,11 @@ _STATE_PREFIX = "DEAD_LETTER_STATE_"
 class Selection:
     """Which dead letters are meant: ids, or a filter over the open ones, or every open one."""
 
-    ids: tuple[str, ...]
-    target: str
-    failure_reason: str
-    partner: str
-    every: bool
+    ids: tuple[str, ...] = ()
+    target: str = ""
+    failure_reason: str = ""
+    partner: str = ""
+    every: bool = False
 
     def to_proto(self) -> DeadLetterSelection:
         """Write it as the contract has it."""
@@ -188,7 +191,7 @@ class DeadLetterClient(OperatorClient):
     def redrive(
         self, selection: Selection, *, dry_run: bool, reason: str, payload_json: str, certainly_absent: bool
     ) -> list[Settled]:
-        """Redrive what is selected. Idempotent. Raises: HubError; nothing was changed then."""
+        """Redrive what is selected. Idempotent. Raises: OutcomeNotKnown when the answer was lost; HubError."""
         request = RedriveDeadLettersRequest(
             selection=selection.to_proto(),
             dry_run=dry_run,
@@ -196,12 +199,16 @@ class DeadLetterClient(OperatorClient):
             payload_json=payload_json,
             certainly_absent=certainly_absent,
         )
-        return [Settled.from_proto(result) for result in self.call(self._stub.RedriveDeadLetters, request).results]
+        return self._settle(self._stub.RedriveDeadLetters, request)
 
     def discard(self, selection: Selection, *, dry_run: bool, reason: str) -> list[Settled]:
-        """Discard what is selected. Idempotent. Raises: HubError; nothing was changed then."""
+        """Discard what is selected. Idempotent. Raises: OutcomeNotKnown when the answer was lost; HubError."""
         request = DiscardDeadLettersRequest(selection=selection.to_proto(), dry_run=dry_run, reason=reason)
-        return [Settled.from_proto(result) for result in self.call(self._stub.DiscardDeadLetters, request).results]
+        return self._settle(self._stub.DiscardDeadLetters, request)
+
+    def _settle(self, method: Any, request: Any) -> list[Settled]:
+        lost = {} if request.dry_run else {"when_lost": SETTLING_WAS_LOST}
+        return [Settled.from_proto(result) for result in self.call(method, request, **lost).results]
 
 
 def _state(name: str) -> "DeadLetterState.ValueType":

@@ -31,7 +31,7 @@ from console.lock import AlreadyRunning, hold_lock
 from console.plan import ChildPlan, Plan, write_plan
 from console.ports import check_ports, list_listeners
 from console.simulator_targets import SIMULATOR_MODULE, effective_targets, wants_simulator
-from console.state_folder import prepare_state_folder
+from console.state_folder import prepare_state_folder, usable
 from console.valkey import GRACE_SECONDS as VALKEY_GRACE_SECONDS
 from console.valkey import prepare_valkey
 
@@ -53,7 +53,7 @@ def launch(*, quiet: bool, no_simulator: bool, watch: bool) -> NoReturn:
         _say(f"{name} is not a setting of the hub; `hub config` lists those there are")
     prepare_state_folder(settings, _say)
     try:
-        with hold_lock(settings.state_dir):
+        with usable(settings.state_dir), hold_lock(settings.state_dir):
             environment, plan = _prepare(settings, quiet=quiet, no_simulator=no_simulator, watch=watch)
     except AlreadyRunning as error:
         raise ConfigurationError(str(error)) from error

@@ -34,7 +34,7 @@ Examples:
 Partner = Annotated[
     str, typer.Option(metavar="NAME", help="The partner to be; a request is seen by its partner alone.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the body exactly as the hub sent it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the body as the hub sent it.")]
 
 
 def send(
@@ -92,7 +92,7 @@ def get(
     if (request_id is None) == (correlation_id is None):
         raise typer.BadParameter("name the ID of a request, or a --correlation-id")
     with RestClient(read_settings(), partner) as client:
-        found = [request_id] if request_id is not None else client.find(str(correlation_id))
+        found, more = ([request_id], False) if request_id is not None else client.find(str(correlation_id))
         for each in found:
             if not history:
                 print_json(client.get(each), verbatim=as_json)
@@ -101,6 +101,8 @@ def get(
                 typer.echo(each)
             story = client.history(each)
             print_json(story, verbatim=True) if as_json else _print_history(story)
+    if more:
+        typer.echo(f"These are the newest {len(found)}; there are more.", err=True)
 
 
 def check_payload(text: str) -> str:

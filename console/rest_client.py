@@ -18,6 +18,7 @@ from console.configuration import connectable
 PATH = "/api/integration-requests"
 TOKEN_SECONDS = 900
 TERMINAL = ("Completed", "Failed")
+ACCEPTED, OK, NOT_MODIFIED = 202, 200, 304
 #: Answers after which a poll goes on: too fast, or a part of the hub is away.
 TEMPORARY = (429, 502, 503, 504)
 #: The one answer of a hub in trouble that says what became of a create.
@@ -67,22 +68,23 @@ class RestClient:
         answer = self._call("POST", PATH, headers, body, again=again)
         if answer.status >= 500 and answer.status != NOT_STORED:
             raise OutcomeNotKnown(f"{refusal(answer).message}; {again}")
-        return _accepted(answer).body
+        return self._expect(ACCEPTED, answer).body
 
     def get(self, request_id: str) -> bytes:
         """Read a request. Raises: HubError when this partner has none with that id."""
         return self._own(self._poll(request_id, "")).body
 
-    def find(self, correlation_id: str) -> list[str]:
-        """Find the ids of the requests with a correlation id, the newest first; up to 200.
+    def find(self, correlation_id: str) -> tuple[list[str], bool]:
+        """Find the ids of the requests with a correlation id, the newest first, 200 at most; says if there are more.
 
         Raises: HubError when there is none.
         """
         query = urlencode({"correlationId": correlation_id, "limit": MAX_FOUND})
-        items = json.loads(_accepted(self._call("GET", f"{PATH}?{query}", {})).body)["items"]
+        page = json.loads(self._expect(OK, self._call("GET", f"{PATH}?{query}", {})).body)
+        items = page["items"]
         if not items:
             raise HubError(f"There is no integration request with correlation id {correlation_id}; {self._asked_as}")
-        return [item["id"] for item in items]
+        return [item["id"] for item in items], bool(page.get("nextCursor"))
 
     def wait_for_end(self, request_id: str, seconds: float) -> bytes:
         """Read a request again and again until it is terminal, over a restart of the hub too.
@@ -98,10 +100,11 @@ class RestClient:
                 if time.monotonic() > deadline:
                     raise
             else:
-                if answer.status == 200 and status_of(answer.body) in TERMINAL:
-                    return answer.body
-                if answer.status >= 400 and answer.status not in TEMPORARY:
-                    raise refusal(answer)
+                is_unchanged = answer.status == NOT_MODIFIED and bool(etag)
+                if not is_unchanged and answer.status not in TEMPORARY:
+                    body = self._expect(OK, answer).body
+                    if status_of(body) in TERMINAL:
+                        return body
                 etag = answer.etag or etag
             if time.monotonic() > deadline:
                 raise OutcomeNotKnown(
@@ -122,7 +125,18 @@ class RestClient:
     def _own(self, answer: Answer) -> Answer:
         if answer.status == 404:
             raise HubError(f"{refusal(answer).message}; {self._asked_as}")
-        return _accepted(answer)
+        return self._expect(OK, answer)
+
+    def _expect(self, status: int, answer: Answer) -> Answer:
+        """Take the one good answer to a call. Raises: HubError for every other."""
+        if answer.status == status and answer.body.startswith(b"{"):
+            return answer
+        if answer.status < 400:
+            raise HubError(
+                f"What answers at {self._address} is no hub (status {answer.status} where {status} was due); "
+                "check HUB_GATEWAY_ADDRESS and what stands before it"
+            )
+        raise refusal(answer)
 
     def _poll(self, request_id: str, etag: str) -> Answer:
         """Ask for a request unless it is still the version `etag`."""
@@ -165,12 +179,6 @@ def _connection(settings: HubSettings, host: str, port: int) -> http.client.HTTP
     for path in filter(None, (settings.tls_ca, settings.gateway_tls_certificate)):
         context.load_verify_locations(path)
     return http.client.HTTPSConnection(host, port, timeout=settings.rpc_timeout_seconds, context=context)
-
-
-def _accepted(answer: Answer) -> Answer:
-    if answer.status < 400:
-        return answer
-    raise refusal(answer)
 
 
 def status_of(body: bytes) -> str:

@@ -16,7 +16,7 @@ def prepare_state_folder(settings: HubSettings, say: Say) -> None:
     Raises: ConfigurationError when the folder cannot be made or closed.
     """
     folder = settings.state_dir
-    with _usable(folder):
+    with usable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _close_to_others(folder, 0o700, say)
         if not settings.jwt_jwks or not settings.service_key:
@@ -30,7 +30,7 @@ def make_own_keys(folder: Path, say: Say) -> bool:
     """
     from chassis.tokens import make_keys  # 0.1 s of cryptography
 
-    with _usable(folder.parent):
+    with usable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.exists():
             _close_to_others(folder, 0o700, say)
@@ -43,12 +43,14 @@ def make_own_keys(folder: Path, say: Say) -> bool:
 
 
 @contextmanager
-def _usable(state_dir: Path) -> Iterator[None]:
+def usable(state_dir: Path) -> Iterator[None]:
+    """Write in the state folder. Raises: ConfigurationError when that does not go; the disk may be full too."""
     try:
         yield
     except OSError as error:
         raise ConfigurationError(
-            f"The state folder {state_dir} cannot be used ({error.strerror}); set HUB_STATE_DIR to a folder of your own"
+            f"The state folder {state_dir} cannot be used ({error.strerror or error}); "
+            "make it writable, with room to spare, or set HUB_STATE_DIR to a folder of your own"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """What commands print: tables, times, JSON. Text that came from outside cannot steer the terminal."""
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,14 @@ def print_json(body: bytes, *, verbatim: bool) -> None:
         import msgspec  # only commands that talk to the hub pay for it
 
         body = msgspec.json.format(body, indent=2)
-    typer.echo(body.decode())
+    print_text_json(body.decode())
+
+
+def print_text_json(text: str) -> None:
+    """Print JSON as it is; on a terminal what could steer it is escaped, which means the same in JSON."""
+    if sys.stdout.isatty():
+        text = "".join(map(_escaped, text.replace("\r", "\n")))  # outside a string both are blanks
+    typer.echo(text)
 
 
 def clean(text: str) -> str:
@@ -46,6 +54,13 @@ def span(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds / 86_400:.0f} d"
+
+
+def _escaped(character: str) -> str:
+    """Write a character that is not printable as JSON's own escape; two of them beyond U+FFFF."""
+    if character.isprintable() or character in "\n\t":
+        return character
+    return re.sub("....", r"\\u\g<0>", character.encode("utf-16-be").hex())
 
 
 def _cut(text: str) -> str:

@@ -176,11 +176,10 @@ class Commands:
         """Redrive or discard dead letters, each at most once. Raises: StorageUnavailable."""
         return await self._store.write_many(dead_letters.settle_dead_letters, items)
 
-    def ttl_seconds(self, target_system: str) -> float:
-        """How long a request for a target may live. Raises: InvalidRequest when it is no target any more."""
-        if target_system not in self._targets:
-            raise InvalidRequest(f"{target_system} is no longer a target of this hub; add it first.")
-        return self._targets[target_system].ttl_seconds
+    def ttl_seconds(self, target_system: str) -> float | None:
+        """How long a request for a target may live; None when it is no target any more."""
+        target = self._targets.get(target_system)
+        return None if target is None else target.ttl_seconds
 
     def _allowance(self, owner: Owner | HubError) -> Allowance | None:
         """What a create takes its place from; None where there is no limit, and for none that can be made."""

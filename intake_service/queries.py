@@ -62,9 +62,9 @@ class Queries:
         page = found[:limit]
         return page, page[-1].id if len(found) > limit else ""
 
-    async def select_dead_letters(self, wanted: Selection) -> list[sa.Row[Any]]:
+    async def select_dead_letters(self, wanted: Selection, *, with_request: bool) -> list[sa.Row[Any]]:
         """Every dead letter of a selection, newest first."""
-        return await self._store.read(dead_letters.select_dead_letters(wanted))
+        return await self._store.read(dead_letters.select_dead_letters(wanted, with_request=with_request))
 
     async def get_dead_letter(self, dead_letter_id: str) -> tuple[sa.Row[Any], StoredRequest, list[sa.Row[Any]]]:
         """A dead letter (by its id or its request's newest), the request and its story. Raises: DeadLetterNotFound."""

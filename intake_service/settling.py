@@ -2,9 +2,17 @@
 
 A selection is frozen before the first change: its ids are read once, and each is settled by compare-and-set, so that
 a repetition of an interrupted run goes on where it stopped and nothing is settled twice.
+
+A dead letter to which nothing can be done gets a result of its own, in a dry run too, and holds up no other:
+
+    not_found    nothing has this id
+    not_open     it is settled already
+    target_gone  a redrive to a target that the hub no longer has
+    in_doubt     a new payload for a request that may be in the target with the old one
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +30,14 @@ from integrationhub.intake.v1 import dead_letters_pb2
 from integrationhub.intake.v1.dead_letters_pb2 import SettleResult
 
 MAX_IDS = 1000
+#: Why one that could have been settled was not.
+_DETAILS = {
+    "not_open": "somebody else settled it just now",
+    "in_doubt": (
+        "it may be in the target with the old payload; redrive it without a payload first, "
+        "or say that it is certainly absent"
+    ),
+}
 
 
 class Settling:
@@ -38,66 +54,59 @@ class Settling:
             _check_corrected(request.payload_json, selection)
         if request.certainly_absent:
             _check_absent(request.reason, selection)
-        return await self._settle(
-            selection,
-            dry_run=request.dry_run,
+        decision = Settle(
+            dead_letter_id="",
             state="redriven",
             operator=caller.subject,
             reason=prose(request.reason),
             payload_json=request.payload_json or None,
             certainly_absent=request.certainly_absent,
         )
+        return await self._settle(selection, decision, dry_run=request.dry_run)
 
     async def discard(self, caller: Caller, request: dead_letters_pb2.DiscardDeadLettersRequest) -> list[SettleResult]:
         """Give requests up for good. Raises: InvalidRequest, and nothing is changed."""
         selection = _check(request.selection)
         if not request.reason.strip():
             raise InvalidRequest("Say why.", [Violation(pointer="/reason", detail="is missing")])
-        return await self._settle(
-            selection,
-            dry_run=request.dry_run,
-            state="discarded",
-            operator=caller.subject,
-            reason=prose(request.reason),
-        )
+        decision = Settle(dead_letter_id="", state="discarded", operator=caller.subject, reason=prose(request.reason))
+        return await self._settle(selection, decision, dry_run=request.dry_run)
 
-    async def _settle(
-        self,
-        selection: Selection,
-        *,
-        dry_run: bool,
-        state: str,
-        operator: str,
-        reason: str,
-        payload_json: str | None = None,
-        certainly_absent: bool = False,
-    ) -> list[SettleResult]:
-        selected = await self._queries.select_dead_letters(selection)
+    async def _settle(self, selection: Selection, decision: Settle, *, dry_run: bool) -> list[SettleResult]:
+        """Do to each letter what `decision`, which names none, says."""
+        selected = await self._queries.select_dead_letters(selection, with_request=decision.needs_certainty)
         letters = _newest_of_each(selected) if selection.ids else selected
-        results = _not_found(selection, letters)
-        is_open = [letter for letter in letters if letter.state == "open"]
-        results += [
-            _result(letter, "not_open", _settled_before(letter)) for letter in letters if letter.state != "open"
-        ]
+        refusals = [self._refusal(letter, decision) for letter in letters]
+        results = _not_found(selection, letters) + [refusal for refusal in refusals if refusal is not None]
+        taken = [letter for letter, refusal in zip(letters, refusals, strict=True) if refusal is None]
         if dry_run:
-            return results + [_result(letter, "selected") for letter in is_open]
+            return results + [_result(letter, "selected") for letter in taken]
         items = [
-            Settle(
+            replace(
+                decision,
                 dead_letter_id=letter.id,
-                state=state,
-                operator=operator,
-                reason=reason,
-                ttl_seconds=self._commands.ttl_seconds(letter.target_system) if state == "redriven" else 0,
-                payload_json=payload_json,
-                certainly_absent=certainly_absent,
+                ttl_seconds=self._commands.ttl_seconds(letter.target_system) or 0,
             )
-            for letter in is_open
+            for letter in taken
         ]
         settled = await self._commands.settle(items) if items else []
         return results + [
-            _result(letter, answer.result, "somebody else settled it just now" if answer.result == "not_open" else "")
-            for letter, answer in zip(is_open, settled, strict=True)
+            _result(letter, answer.result, _DETAILS.get(answer.result, ""))
+            for letter, answer in zip(taken, settled, strict=True)
         ]
+
+    def _refusal(self, letter: sa.Row[Any], decision: Settle) -> SettleResult | None:
+        """Why nothing is done to a letter, as far as that is known before; None when it can be settled."""
+        if letter.state != "open":
+            return _result(
+                letter, "not_open", f"{letter.state} by {letter.settled_by} at {to_rfc3339(letter.settled_at)}"
+            )
+        if decision.state == "redriven" and self._commands.ttl_seconds(letter.target_system) is None:
+            detail = f"{letter.target_system} is no longer a target of this hub; add it first"
+            return _result(letter, "target_gone", detail)
+        if decision.needs_certainty and letter.in_doubt:
+            return _result(letter, "in_doubt", _DETAILS["in_doubt"])
+        return None
 
 
 def _check(message: dead_letters_pb2.DeadLetterSelection) -> Selection:
@@ -163,10 +172,6 @@ def _not_found(selection: Selection, letters: Sequence[sa.Row[Any]]) -> list[Set
     found = {letter.id for letter in letters} | {letter.request_id for letter in letters}
     detail = "no dead letter and no request with one has this id"
     return [SettleResult(id=each, result="not_found", detail=detail) for each in selection.ids if each not in found]
-
-
-def _settled_before(letter: sa.Row[Any]) -> str:
-    return f"{letter.state} by {letter.settled_by} at {to_rfc3339(letter.settled_at)}"
 
 
 def _result(letter: sa.Row[Any], result: str, detail: str = "") -> SettleResult:

@@ -57,10 +57,15 @@ class Settle:
     payload_json: str | None = None
     certainly_absent: bool = False
 
+    @property
+    def needs_certainty(self) -> bool:
+        """Not for a request in doubt: the new payload would stand on record for an order made with the old one."""
+        return self.payload_json is not None and not self.certainly_absent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of it: redriven, discarded, not_open or not_found. The first one's rows are the whole batch's."""
+    """What became of it: redriven, discarded, not_open, in_doubt or not_found; the first one's rows are the batch's."""
 
     result: str
     request_id: str
@@ -70,7 +75,7 @@ class Settled:
 def select_dead_letters(
     wanted: Selection, *, before_id: str = "", limit: int | None = None, with_request: bool = False
 ) -> Callable[[sa.Connection], list[sa.Row[Any]]]:
-    """A query for dead letters, newest first; `with_request` adds what a list names of their requests."""
+    """A query for dead letters, newest first; `with_request` adds names of their requests, and whether in doubt."""
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(sa.or_(d.c.id.in_(wanted.ids), d.c.request_id.in_(wanted.ids)))
@@ -82,7 +87,8 @@ def select_dead_letters(
         conditions.append(d.c.created_at < wanted.created_before)
     if before_id:
         conditions.append(d.c.id < before_id)
-    columns = (d, t.c.external_id, t.c.source_system, t.c.correlation_id) if with_request else (d,)
+    named_too = (t.c.external_id, t.c.source_system, t.c.correlation_id, t.c.in_doubt)
+    columns = (d, *named_too) if with_request else (d,)
     statement = sa.select(*columns).where(*conditions).order_by(d.c.id.desc())
     if with_request:
         statement = statement.join_from(d, t, t.c.id == d.c.request_id)
@@ -109,6 +115,9 @@ def settle_dead_letters(connection: sa.Connection, now: int, items: Sequence[Set
         request = requests[letter.request_id]
         if letter.id not in is_open or request.standing.status is not Status.FAILED:
             answers.append(Settled(result="not_open", request_id=request.id, outbox=[]))
+            continue
+        if item.needs_certainty and request.standing.in_doubt:
+            answers.append(Settled(result="in_doubt", request_id=request.id, outbox=[]))
             continue
         is_open.remove(letter.id)
         changes.append(_change(request, item, now))

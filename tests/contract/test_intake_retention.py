@@ -38,7 +38,7 @@ async def complete(hub: IntakeUnderTest, external_id: str) -> str:
 
 async def bury(hub: IntakeUnderTest, external_id: str) -> str:
     lease = await hub.sent(external_id)
-    assert await hub.report(lease, failed=failed("timeout")) == "ACCEPTED"
+    assert await hub.report(lease, failed=failed("external_rejected")) == "ACCEPTED"
     return lease.integration_request.id
 
 

@@ -4,10 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from chassis.errors import ConfigurationError
 from chassis.settings import HubSettings
 from chassis.targets import load_targets
+from chassis.testing import free_port
+from console.__main__ import app
 from console.configuration import (
     ROOT,
     connectable,
@@ -191,3 +194,28 @@ def test_names_the_variables_without_which_a_command_would_reach_another_hub() -
 
 def test_knows_its_version() -> None:
     assert hub_version()[0].isdigit()
+
+
+@pytest.mark.parametrize("in_the_way", ["hub.lock", "plan.json", "valkey"])
+def test_a_state_folder_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_the_way: str
+) -> None:
+    for service in ("GATEWAY", "INTAKE", "ORCHESTRATOR", "ADAPTER"):
+        monkeypatch.setenv(f"HUB_{service}_ADDRESS", f"127.0.0.1:{free_port()}")
+        monkeypatch.setenv(f"HUB_{service}_METRICS_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HUB_REDIS_PORT", str(free_port()))
+    monkeypatch.setenv("HUB_STATE_DIR", str(tmp_path / "state"))
+    CliRunner().invoke(app, ["keys"])
+    if in_the_way == "valkey":
+        (tmp_path / "state" / in_the_way).touch()
+    else:
+        (tmp_path / "state" / in_the_way).mkdir()
+
+    result = CliRunner().invoke(app, ["up", "--no-simulator"])
+
+    reason = "File exists" if in_the_way == "valkey" else "Is a directory"
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"hub: The state folder {tmp_path / 'state'} cannot be used ({reason}); "
+        "make it writable, with room to spare, or set HUB_STATE_DIR to a folder of your own\n"
+    )

@@ -303,7 +303,9 @@ class RedriveDeadLettersRequest(_message.Message):
     reason: _builtins.str
     """Why; kept in the history."""
     payload_json: _builtins.str
-    """A corrected payload, for a selection of exactly one id; the old one stays on record."""
+    """A corrected payload, for a selection of exactly one id; the old one stays on record. Not taken for a request in
+    doubt, which may be in the external system with the old one, unless it is certainly absent.
+    """
     certainly_absent: _builtins.bool
     """The operator has looked and the external systems do not hold them: they are posted without being asked for first.
     Only for ids, and with a reason. Without it a request in doubt stays so, and a system that can neither be asked nor
@@ -433,9 +435,11 @@ class SettleResult(_message.Message):
     integration_request_id: _builtins.str
     """The request behind it; empty when not found."""
     result: _builtins.str
-    """redriven, discarded, selected (dry run), not_open or not_found."""
+    """redriven, discarded, selected (dry run); where nothing was done: not_open, not_found, target_gone (a redrive to a
+    target that the hub no longer has) or in_doubt (a corrected payload for a request in doubt).
+    """
     detail: _builtins.str
-    """Why nothing was done, in a few words: who settled it before and when; empty otherwise."""
+    """Why nothing was done, in a few words, such as who settled it before and when; empty otherwise."""
     def __init__(
         self,
         *,
