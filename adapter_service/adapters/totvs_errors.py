@@ -33,10 +33,13 @@ _LICENCE = re.compile(r"licen[cs]")
 
 
 class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
-    """An error as Protheus writes it; both texts are capped and redacted."""
+    """An error as Protheus writes it; capped and redacted."""
 
     code: str
+    #: Its words as they may be shown.
     text: str
+    #: Its words whatever is masked: what they mean is read from them, and they are not shown.
+    words: str
     #: Whether it is one although the status is a success's: its code is a number, or it has a member only errors have.
     is_certain: bool
 
@@ -44,12 +47,12 @@ class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the error is that the order is there already; a 409 may use other words for it."""
         if self.code in _OTHER_FAULTS or self.code == ALREADY_INCLUDED:
             return self.code == ALREADY_INCLUDED
-        return (_ORDER_DONE if status == 409 else _ORDER_INCLUDED).search(fold(self.text)) is not None
+        return (_ORDER_DONE if status == 409 else _ORDER_INCLUDED).search(fold(self.words)) is not None
 
     @property
     def order_number(self) -> str:
         """The existing order's number where the text names it, else ''."""
-        match = _NUMBER.search(self.text)
+        match = _NUMBER.search(self.words)
         return match[1] if match is not None else ""
 
 
@@ -59,14 +62,13 @@ def read_envelope(answer: Answer) -> ErrorEnvelope | None:
     code = _text(members, "code", "errorcode")
     if not code:
         return None
-    message = _text(members, "message", "errormessage", "msg", "mensagem")
-    more = _text(members, "detailedmessage")
-    if not (message or more) or _is_success_code(code, answer):
+    words = _both_texts(members)
+    if not words or _is_success_code(code, answer):
         return None
-    text = f"{message}: {more}" if message and more and message != more else message or more
     return ErrorEnvelope(
         code=answer.sentence(code)[:64],
-        text=answer.sentence(text),
+        text=answer.sentence(_both_texts(answer.shown_members)) or answer.summary,
+        words=answer.sentence(words),
         is_certain=code.isdecimal() or not members.keys().isdisjoint(_MEMBERS_OF_ERRORS),
     )
 
@@ -76,19 +78,25 @@ def may_be_included(answer: Answer) -> bool:
     envelope = read_envelope(answer)
     if envelope is not None and envelope.code in _OTHER_FAULTS:
         return False
-    return _ANY_INCLUDED.search(_words(answer)) is not None
+    return _ANY_INCLUDED.search(_all_words(answer)) is not None
 
 
 def speaks_of_licence(answer: Answer) -> bool:
     """Whether every connection of the licence server is in use: Protheus is saturated, not broken."""
-    return _LICENCE.search(_words(answer)) is not None
+    return _LICENCE.search(_all_words(answer)) is not None
 
 
-def _words(answer: Answer) -> str:
+def _all_words(answer: Answer) -> str:
     if answer.is_html:
         return ""
     words = str(answer.value) if answer.is_json else answer.text  # in JSON's own text an accent may be an escape
     return fold(words[:10_000])
+
+
+def _both_texts(members: dict[str, object]) -> str:
+    message = _text(members, "message", "errormessage", "msg", "mensagem")
+    more = _text(members, "detailedmessage")
+    return f"{message}: {more}" if message and more and message != more else message or more
 
 
 def _text(members: dict[str, object], *names: str) -> str:

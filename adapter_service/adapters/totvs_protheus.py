@@ -170,4 +170,4 @@ def _with_order_number(answer: Answer, envelope: ErrorEnvelope) -> str:
         return answer.response_json
     members = _MEMBERS.decode(answer.response_json)
     number = msgspec.Raw(_ENCODER.encode(envelope.order_number))
-    return _ENCODER.encode({"protheusOrderId": number, **members}).decode()
+    return answer.keepable(_ENCODER.encode({"protheusOrderId": number, **members}).decode())
