@@ -1,4 +1,4 @@
-"""An external system's answer made readable: text whatever its encoding, JSON where it is JSON, capped and redacted.
+"""An external system's answer made readable: text whatever its encoding, JSON where it is JSON, capped and masked.
 
 What an answer means is each adapter's knowledge; nothing is classified here.
 """
@@ -7,12 +7,13 @@ import html
 import re
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from adapter_service.masked_paths import Path, mask_paths
 from adapter_service.outcome import parse_retry_after
-from adapter_service.redaction import redact_json, redact_text
+from adapter_service.redaction import redact_json, redact_text, spellings
 from chassis.http_client import HttpAnswer
 from chassis.json_text import MAX_NESTING, MalformedJson, NestingTooDeep, check_json
 
@@ -21,6 +22,7 @@ MAX_DETAIL_CHARACTERS = 500
 #: What is redacted beyond a cut, so that no secret is cut in two and missed.
 MARGIN_CHARACTERS = 4096
 _DECODER = msgspec.json.Decoder()
+_TEXT = msgspec.json.Decoder(str)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
 _TITLE = re.compile(r"<(title|h1)\b[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
@@ -40,7 +42,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     status: int
     retry_after_seconds: float | None
-    #: The body as text; '' when there is none.
+    #: The body as text; '' when there is none. It, `value` and `members` tell what it means; they are not masked.
     text: str
     #: Whether an empty body is known to be whole: it came with its length, not with the end of the connection.
     is_empty: bool
@@ -49,9 +51,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     #: The value's members by their names in lower case; none when it is no object.
     members: dict[str, object]
     is_html: bool
-    #: What may be kept of it: JSON text, capped and redacted; '' when the body is empty.
+    #: What may be kept of it: JSON text, capped, redacted and masked; '' when the body is empty.
     response_json: str
+    #: As they may be spelled.
     secrets: tuple[str, ...]
+    masked_paths: Sequence[Path]
 
     @property
     def is_json(self) -> bool:
@@ -64,24 +68,32 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return 200 <= self.status < 300
 
     def keepable(self, part: str) -> str:
-        """Cap and redact a JSON text that is a part of the answer."""
-        return _keep_json(part, is_object=part.startswith("{"), secrets=self.secrets)
+        """Cap, redact and mask a JSON text that is a part of the answer; masked paths begin at that part."""
+        return mask_paths(_keep_json(part, is_object=part.startswith("{"), secrets=self.secrets), self.masked_paths)
 
     def sentence(self, text: str) -> str:
-        """Make a sentence for people of the system's words: one line, capped, redacted."""
+        """Make a sentence for people of the system's words: one line, capped, redacted; masked as `text` is."""
         return make_sentence(text, self.secrets)
 
     @property
     def summary(self) -> str:
-        """The answer in one line: its status and its text, or the title of its page."""
+        """The answer in one line: its status and what is kept of it."""
         if not self.text:
             return f"HTTP {self.status} without a body"
-        return self.sentence(f"HTTP {self.status}: {page_title(self.text) if self.is_html else self.text}")
+        kept = _TEXT.decode(self.response_json) if self.response_json.startswith('"') else self.response_json
+        return self.sentence(f"HTTP {self.status}: {kept}")
+
+    @property
+    def shown_members(self) -> dict[str, object]:
+        """The members with what may be shown of each."""
+        if self.response_json == self.text:
+            return self.members
+        return _members(_DECODER.decode(self.response_json))
 
 
-def read_answer(answer: HttpAnswer, secrets: Iterable[str] = ()) -> Answer:
-    """Decode, parse, cap and redact what came over HTTP."""
-    secrets = tuple(secrets)
+def read_answer(answer: HttpAnswer, secrets: Iterable[str] = (), masked_paths: Sequence[Path] = ()) -> Answer:
+    """Decode, parse, cap, redact and mask what came over HTTP."""
+    secrets = spellings(tuple(secrets))
     text = _decode(answer.body)
     value = _parse(text) if answer.is_complete else NOT_JSON
     is_html = value is NOT_JSON and _is_html(answer.headers.get("Content-Type", ""), text)
@@ -91,10 +103,11 @@ def read_answer(answer: HttpAnswer, secrets: Iterable[str] = ()) -> Answer:
         text=text,
         is_empty=not text and not answer.headers.keys().isdisjoint(_LENGTHS),
         value=value,
-        members={name.lower(): member for name, member in value.items()} if isinstance(value, dict) else {},
+        members=_members(value),
         is_html=is_html,
-        response_json=_keepable(text, value, is_html, secrets),
+        response_json=mask_paths(_keepable(text, value, is_html, secrets), masked_paths),
         secrets=secrets,
+        masked_paths=masked_paths,
     )
 
 
@@ -148,6 +161,10 @@ def _parse(text: str) -> object:
     except (ValueError, RecursionError):
         return NOT_JSON
     return NOT_JSON if _is_deep(text) else value
+
+
+def _members(value: object) -> dict[str, object]:
+    return {name.lower(): member for name, member in value.items()} if isinstance(value, dict) else {}
 
 
 def _is_deep(text: str) -> bool:

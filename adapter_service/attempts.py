@@ -6,7 +6,6 @@ Nothing but a cancellation gets past this file: what an adapter raises becomes a
 import asyncio
 import re
 import time
-from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -16,15 +15,12 @@ from prometheus_client import Counter, Histogram
 
 from adapter_service.auth import CredentialsRefused
 from adapter_service.delivery import Delivery, Question
-from adapter_service.masked_paths import mask_paths
 from adapter_service.outcome import (
     Delivered,
     DeliverOutcome,
     Found,
     LookupOutcome,
     NotKnown,
-    Rejected,
-    Throttled,
     Unavailable,
     Unknown,
     Unsupported,
@@ -70,7 +66,7 @@ class Attempts:
             started, deadline = time.perf_counter(), _from_now(system.target.timeout_seconds)
             if span is not None:
                 delivery = msgspec.structs.replace(delivery, traceparent=inside)
-            outcome = _masked(system, await _deliver(system, delivery, deadline))
+            outcome = await _deliver(system, delivery, deadline)
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("deliver", system, attempt, span)
             self._report_duplicates(system, delivery, outcome)
@@ -87,7 +83,7 @@ class Attempts:
             deadline = _from_now(min(system.target.timeout_seconds, MAX_LOOKUP_SECONDS))
             if span is not None:
                 question = msgspec.structs.replace(question, traceparent=inside)
-            outcome = _masked(system, await _lookup(system, question, deadline))
+            outcome = await _lookup(system, question, deadline)
             attempt = Attempt(outcome=outcome, seconds=time.perf_counter() - started)
             self._record("lookup", system, attempt, span)
             self._report_duplicates(system, question, outcome)
@@ -145,15 +141,6 @@ def _bind(question: Question, inside: str) -> None:
 def _from_now(seconds: float) -> float:
     """A deadline by the loop's clock; uvloop's counts whole milliseconds, so durations are taken by another."""
     return asyncio.get_running_loop().time() + seconds
-
-
-def _masked(system: ExternalSystem, outcome: Outcome) -> Outcome:
-    """The outcome with what the target's configuration wants masked in its answer."""
-    if not system.masked_paths or not isinstance(
-        outcome, Delivered | Rejected | Unavailable | Throttled | Unknown | Found
-    ):
-        return outcome
-    return replace(outcome, response_json=mask_paths(outcome.response_json, system.masked_paths))
 
 
 @cache

@@ -25,6 +25,8 @@ TOKEN_CALL_SECONDS = 10.0
 DEFAULT_LIFE_SECONDS = 3600.0
 #: A token is renewed before it ends: so long, or a tenth of its life when that is less.
 EARLY_SECONDS = 30.0
+#: How long a token that is good still is used before a renewal that failed is made again.
+RENEW_AGAIN_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 BY_TOKEN_ENDPOINT = "credentials refused by the token endpoint"
@@ -146,6 +148,7 @@ class OAuth2:
         self._form_secrets: tuple[str, ...] = ()
         self._header = ""
         self._renew_at = 0.0
+        self._ends_at = 0.0
         self._fetching: asyncio.Task[str] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._paused_until = 0.0
@@ -166,8 +169,16 @@ class OAuth2:
         self._form_secrets = (secret, password)
 
     async def header(self, deadline: float) -> str:
-        """The header's value, fetched when the last one is about to end. Raises: NotSent."""
-        if self._header and asyncio.get_running_loop().time() < self._renew_at:
+        """The header's value. Raises: NotSent.
+
+        A token that is about to end is renewed beside the calls, which use it while it is good; once it has ended they
+        wait for the next.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._header and now < self._ends_at:
+            if now >= self._renew_at and now >= self._paused_until:
+                self._renew_at = now + RENEW_AGAIN_SECONDS
+                self._begin_fetch()
             return self._header
         return await self._fetch_once(deadline)
 
@@ -187,14 +198,18 @@ class OAuth2:
         pause = self._paused_until - asyncio.get_running_loop().time()
         if pause > 0:
             raise CredentialsRefused(BY_TOKEN_ENDPOINT, code=self._refusal_code, retry_after_seconds=pause)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(self._begin_fetch())
+        except TimeoutError as error:
+            raise NotSent("no token in time") from error
+
+    def _begin_fetch(self) -> asyncio.Task[str]:
+        """The request for a token that is under way, or a new one."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
             self._fetching.add_done_callback(self._fetched)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(self._fetching)
-        except TimeoutError as error:
-            raise NotSent("no token in time") from error
+        return self._fetching
 
     def _fetched(self, task: asyncio.Task[str]) -> None:
         self._fetching = None
@@ -220,7 +235,8 @@ class OAuth2:
             raise self._refuse(now, answer.status)
         token, life_seconds = _read_token(answer)
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._renew_at = now + life_seconds - min(EARLY_SECONDS, life_seconds / 10)
+        self._ends_at = now + life_seconds
+        self._renew_at = self._ends_at - min(EARLY_SECONDS, life_seconds / 10)
         self._header = f"Bearer {token}"
         return self._header
 

@@ -3,11 +3,12 @@
 A call is sent once. Only a 401, which was certainly not applied, is followed by one more with renewed credentials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from adapter_service.answers import Answer, read_answer
 from adapter_service.auth import Credentials, distrust, refusal
 from adapter_service.delivery import Delivery, Question
+from adapter_service.masked_paths import Path
 from chassis.correlation import HEADER, TRACEPARENT
 from chassis.http_client import CertificateNotTrusted, HttpClient
 
@@ -17,10 +18,13 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 class TargetCalls:
     """What an adapter calls its system with."""
 
-    def __init__(self, system: str, http: HttpClient, credentials: Credentials) -> None:
+    def __init__(
+        self, system: str, http: HttpClient, credentials: Credentials, masked_paths: Sequence[Path] = ()
+    ) -> None:
         self._system = system
         self._http = http
         self._credentials = credentials
+        self._masked_paths = masked_paths
 
     async def post(
         self,
@@ -68,7 +72,7 @@ class TargetCalls:
             raise distrust(self._system, error.detail) from error
         if answer.status == 401:
             raise refusal(self._system, "401")
-        return read_answer(answer, self._credentials.secrets)
+        return read_answer(answer, self._credentials.secrets, self._masked_paths)
 
 
 def _headers(question: Question, others: Mapping[str, str] | None) -> dict[str, str]:

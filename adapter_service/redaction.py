@@ -1,11 +1,13 @@
 """What must not reach history, logs or partners is taken out of an external system's words.
 
 By name: members and `name=value` pairs that look like credentials. By value: the target's own secrets, wherever they
-stand. JSON keeps its digits: only what is masked is rewritten.
+stand and however JSON spells them. JSON keeps its digits: only what is masked is rewritten.
 """
 
+import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -31,6 +33,14 @@ _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ENCODER = msgspec.json.Encoder()
 _MASKED = msgspec.Raw(f'"{MASK}"')
+
+
+@lru_cache(maxsize=64)
+def spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """The secrets that are long enough to be looked for: as they are, and as JSON escapes them, slashes too (PHP)."""
+    looked_for = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+    escaped = [json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for secret in looked_for for is_ascii in (True, False)]
+    return tuple(dict.fromkeys(looked_for + escaped + [text.replace("/", "\\/") for text in escaped]))
 
 
 def redact_text(text: str, secrets: Iterable[str]) -> str:

@@ -37,7 +37,6 @@ class ExternalSystem:
     adapter: Adapter
     calls: TargetCalls
     http: HttpClient
-    masked_paths: tuple[tuple[str, ...], ...] = ()
 
     async def start(self) -> None:
         """Make the connection pool; nothing is connected yet."""
@@ -71,14 +70,9 @@ def build_system(target: Target, folder: Path) -> ExternalSystem:
     """Make one system; secret files are found from `folder`. Raises: ConfigurationError."""
     build = find_adapter(target)
     http = HttpClient()
-    calls = TargetCalls(target.name, http, make_credentials(target, http, folder))
-    return ExternalSystem(
-        target=target,
-        adapter=build(target, calls),
-        calls=calls,
-        http=http,
-        masked_paths=read_paths(target.redact, target.name),
-    )
+    credentials = make_credentials(target, http, folder)
+    calls = TargetCalls(target.name, http, credentials, read_paths(target.redact, target.name))
+    return ExternalSystem(target=target, adapter=build(target, calls), calls=calls, http=http)
 
 
 def find_adapter(target: Target) -> Build:

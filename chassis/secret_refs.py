@@ -9,7 +9,7 @@ from chassis.errors import ConfigurationError
 def read_secret(reference: str, folder: Path) -> str:
     """Read what a reference names; a relative file is found from `folder`.
 
-    Raises: ConfigurationError when it is no reference, or names nothing.
+    Raises: ConfigurationError when it is no reference, or names nothing that can be read; a file is UTF-8 text.
     """
     kind, _, name = reference.partition(":")
     if kind == "env":
@@ -18,9 +18,9 @@ def read_secret(reference: str, folder: Path) -> str:
         return os.environ[name]
     if kind == "file":
         try:
-            return (folder / name).read_text().strip()
-        except OSError as error:
-            raise ConfigurationError(f"The secret file {name} cannot be read", name=name) from error
+            return (folder / name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:  # a ValueError: it is not UTF-8
+            raise ConfigurationError(f"The secret file {name} cannot be read as UTF-8 text", name=name) from error
     raise ConfigurationError("A secret must be written as env:NAME or file:PATH, never as the value itself")
 
 

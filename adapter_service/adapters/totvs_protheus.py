@@ -2,10 +2,12 @@
 
     answer                                              outcome
     2xx, a JSON object without an error                 DELIVERED
-    2xx, 4xx or 5xx, code 111 or "já incluído"          DELIVERED: the order is there, its number is in the text
+    code 111, or "pedido … já incluído"                 DELIVERED: the order is there, its number is in the text
     409 "já liberado" and the like                      DELIVERED
     409 otherwise                                       asked by the lookup, else REJECTED
+    refused, "já incluído" of what is not the order     the same, but for the codes 101 to 118, which say what is wrong
     2xx with an error envelope                          REJECTED
+    2xx, {code, message} alone, the code a word         UNKNOWN: "OK" and "E7" cannot be told apart
     2xx otherwise (empty, cut, no JSON object)          UNKNOWN
     500 with an error envelope                          REJECTED: Protheus answers business errors so
     500 with an HTML page                               UNAVAILABLE: Protheus answers in JSON, this is a proxy's page
@@ -33,7 +35,7 @@ from adapter_service.adapters.base import (
     throttled,
     verdict_of_status,
 )
-from adapter_service.adapters.totvs_errors import ErrorEnvelope, read_envelope, speaks_of_licence
+from adapter_service.adapters.totvs_errors import ErrorEnvelope, may_be_included, read_envelope, speaks_of_licence
 from adapter_service.answers import Answer
 from adapter_service.calls import TargetCalls
 from adapter_service.delivery import Delivery, Question
@@ -105,8 +107,9 @@ class TotvsProtheus:
         body = delivery.body({"originSystem": delivery.source_system, self._key_field: delivery.request_id})
         answer = await self._calls.post(self.url, body, delivery, deadline=deadline, headers=self._headers)
         outcome = classify(answer)
-        if answer.status == 409 and isinstance(outcome, Rejected):
-            return await settle_conflict(self, delivery, outcome, deadline, idempotent=self._idempotent)
+        if isinstance(outcome, Rejected) and (answer.status == 409 or may_be_included(answer)):
+            may_run_still = self._idempotent and answer.status == 409
+            return await settle_conflict(self, delivery, outcome, deadline, idempotent=may_run_still)
         return outcome
 
     async def lookup(self, question: Question, deadline: float) -> LookupOutcome:
@@ -158,7 +161,8 @@ def classify_lookup(answer: Answer, key_field: str, key: str) -> LookupOutcome:
 def _classify_success(answer: Answer, envelope: ErrorEnvelope | None) -> DeliverOutcome:
     code = str(answer.status)
     if envelope is not None:
-        return Rejected(code=envelope.code, detail=envelope.text, response_json=answer.response_json)
+        kind = Rejected if envelope.is_certain or says_error(answer) else Unknown
+        return kind(code=envelope.code, detail=envelope.text, response_json=answer.response_json)
     if says_error(answer):
         return Rejected(code=code, detail=answer.summary, response_json=answer.response_json)
     if isinstance(answer.value, dict) and answer.value:
@@ -172,4 +176,4 @@ def _with_order_number(answer: Answer, envelope: ErrorEnvelope) -> str:
         return answer.response_json
     members = _MEMBERS.decode(answer.response_json)
     number = msgspec.Raw(_ENCODER.encode(envelope.order_number))
-    return _ENCODER.encode({"protheusOrderId": number, **members}).decode()
+    return answer.keepable(_ENCODER.encode({"protheusOrderId": number, **members}).decode())

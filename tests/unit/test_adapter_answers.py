@@ -138,6 +138,42 @@ def test_credentials_in_text_are_masked(text: str, redacted: str) -> None:
     assert redact_text(text, ("k3y-of-ours",)) == redacted
 
 
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ('{"password":"correct horse battery"}', '{"password":"***"}'),
+        ('{"senha":["abc12345"],"n":1.50}', '{"senha":"***","n":1.50}'),
+        ('{"credentials":{"user":"u","pw":"p-99999"}}', '{"credentials":"***"}'),
+        ('"a text"', "a text"),
+        ("[1.50]", "[1.50]"),
+    ],
+)
+def test_the_summary_says_no_more_than_the_answer_that_is_kept(body: str, kept: str) -> None:
+    assert read(body.encode()).summary == f"HTTP 200: {kept}"
+
+
+@pytest.mark.parametrize("secret", ['abc"def12', "aGVsbG8/aGVsbG8=", "back\\slash", "não-é-segredo"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"seen":%s,"n":1.50}',
+        '{"cut":%s,"n":',
+        '{"seen":"a text with %s in it"}',
+    ],
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_a_secret_is_found_however_json_spells_it(secret: str, body: str, ascii_only: bool, slash: str) -> None:
+    text = json.dumps(secret, ensure_ascii=ascii_only)[1:-1].replace("/", slash)
+    quoted = text if "text" in body else f'"{text}"'
+
+    answer = read((body % quoted).encode(), secrets=(secret,))
+
+    assert text not in answer.response_json + answer.summary
+    assert "***" in answer.response_json
+    assert "***" in answer.summary
+
+
 @pytest.mark.parametrize("unit", ["x", "token", "token ", "bearer ", "basic ", '"', "secret-", "\\"])
 def test_redaction_takes_linear_time(unit: str) -> None:
     text = unit * (500_000 // len(unit))

@@ -1,10 +1,12 @@
 """What each answer of Protheus means: the tables in the adapter's docstring, row by row."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from adapter_service.adapters.totvs_errors import may_be_included
 from adapter_service.adapters.totvs_protheus import classify, classify_lookup
 from adapter_service.answers import Answer, read_answer
 from adapter_service.outcome import (
@@ -41,6 +43,15 @@ def error(code: str, message: str = "Erro", more: str = "Details") -> dict[str, 
         (200, {"code": "0", "message": "INCLUIDO", "C5_NUM": "000123"}, Delivered),
         (200, {"code": 200, "message": "OK", "C5_NUM": "000123"}, Delivered),
         (200, {"code": "C-17", "name": "an entity with a code"}, Delivered),
+        (202, {"code": 202, "message": "Pedido recebido"}, Delivered),
+        (200, {"code": 500, "message": "Erro"}, Rejected),
+        (200, {"code": "102", "message": "Erro"}, Rejected),
+        (200, {"errorCode": "E7", "message": "Erro"}, Rejected),
+        (200, {"code": "E7", "message": "Erro", "success": False}, Rejected),
+        # A code that is a word may be a success's or an error's.
+        (200, {"code": "OK", "message": "Pedido incluido", "id": "1"}, Unknown),
+        (200, {"code": "C0001", "message": "Pedido incluido com sucesso", "protheusOrderId": "1"}, Unknown),
+        (202, {"code": "E7", "message": "Erro"}, Unknown),
         (200, error("102"), Rejected),
         (200, {"Code": "102", "Message": "Erro", "DetailedMessage": ""}, Rejected),
         (200, {"errorCode": 403, "errorMessage": "Sem acesso"}, Rejected),
@@ -73,12 +84,23 @@ def error(code: str, message: str = "Erro", more: str = "Details") -> dict[str, 
         (409, error("409", "Pedido em processamento"), Rejected),
         (409, error("409", "Pedido já bloqueado"), Rejected),
         (409, error("409", "Cliente já cadastrado"), Rejected),
+        (409, error("409", "Titulo ja cadastrado"), Rejected),
+        (409, error("409", "Já existe um titulo deste pedido"), Rejected),
         (409, error("409", "Pedido ja esta sendo processado"), Rejected),
         (409, "", Rejected),
         # Something else is there already: a fault of this order.
         (500, error("118", "Item ja incluido neste pedido"), Rejected),
         (500, error("E7", "Produto 001 já incluído no pedido"), Rejected),
         (500, error("E7", "Pedido não incluído"), Rejected),
+        (400, error("E7", "Titulo ja incluido"), Rejected),
+        (400, error("E7", "Transportadora nao cadastrada; endereco ja incluido"), Rejected),
+        (500, error("E7", "Vendedor ja incluido"), Rejected),
+        (500, error("E7", "Vendedor do pedido ja incluido"), Rejected),
+        (500, error("E7", "Pedido 5: titulo ja incluido"), Rejected),
+        (500, error("E7", "Pedido 5 sem titulo ja incluido"), Rejected),
+        (500, error("E7", "Pedido titulo 7 ja incluido"), Rejected),
+        (500, error("E7", "Pedido 5. Cliente 7 ja incluido"), Rejected),
+        (500, error("103", "Pedido ja incluido"), Rejected),
         # Saturated, not broken.
         (503, error("503", "Não há licença disponível"), Throttled),
         (503, "No license available", Throttled),
@@ -118,6 +140,11 @@ def test_an_answer_has_its_outcome(status: int, body: Any, outcome: type) -> Non
         "Pedido j\ufffd inclu\ufffddo anteriormente".encode(),
         b"PEDIDO JA INCLUIDO",
         b"Pedido 7 ja foi incluido",
+        b"Pedido do cliente 123 ja incluido anteriormente no pedido do Protheus: 000123",
+        b"O pedido de venda (ABC/7-1) ja esta incluido",
+        b"Erro na inclusao: pedido 7 ja incluido",
+        b"Ordem de compra n. 7 j\xe1 inclu\xedda",
+        b"Order 3fa85f64-5717-4562-b3fc-2c963f66afa6 ja incluido",
     ],
     ids=repr,
 )
@@ -125,6 +152,30 @@ def test_already_included_is_understood_however_it_is_spelled(text: bytes) -> No
     body = b'{"code":"999","message":"' + text + b'"}'
 
     assert type(classify(answer(500, body))) is Delivered
+
+
+@pytest.mark.parametrize("text", [" 11111111111111111111", " n1.", " do", " 1", " ", "1"])
+def test_a_text_made_to_be_read_slowly_is_not(text: str) -> None:
+    started = time.process_time()
+
+    classify(answer(409, error("409", "Pedido" + text * 250)))
+
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (error("E7", "Titulo ja incluido"), True),
+        (error("E7", "Pedido 5 sem titulo ja incluido"), True),
+        ("Registro já incluído", True),
+        ('{"code":"E7","message":"j\\u00e1 inclu\\u00eddo"}', True),
+        (error("118", "Item ja incluido neste pedido"), False),
+        (error("E7", "Pedido nao incluido"), False),
+    ],
+)
+def test_what_is_included_already_may_be_the_order_unless_the_code_says_what_is_wrong(body: Any, asked: bool) -> None:
+    assert may_be_included(answer(400, body)) is asked
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,14 @@ def test_a_reference_to_nothing_is_refused_without_repeating_a_secret(tmp_path: 
     assert "hunter2" not in caught.value.message
 
 
+@pytest.mark.parametrize("charset", ["cp1252", "utf-16"])
+def test_a_secret_file_that_is_no_utf8_is_refused_by_name(tmp_path: Path, charset: str) -> None:
+    (tmp_path / "secret").write_bytes("senha-ç".encode(charset))
+
+    with pytest.raises(ConfigurationError, match="secret file secret"):
+        read_secret("file:secret", tmp_path)
+
+
 def test_the_urls_of_the_stores_may_be_kept_in_files_and_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,26 @@ async def test_protheus_says_that_an_order_is_there_already(protheus: System) ->
     assert json.loads(again.response_json)["protheusOrderId"] == "PRO-000001"
 
 
+@pytest.mark.parametrize(
+    ("is_held", "lookup", "outcome"),
+    [
+        (True, "on", pb.OUTCOME_DELIVERED),
+        (False, "on", pb.OUTCOME_REJECTED),
+        (True, "down", pb.OUTCOME_UNKNOWN),
+    ],
+)
+async def test_what_protheus_includes_already_and_does_not_name_is_settled_by_the_lookup(
+    protheus: System, is_held: bool, lookup: str, outcome: int
+) -> None:
+    if is_held:
+        await protheus.deliver(integration_request_id="id-1")
+    await protheus.settings(lookup=lookup)
+    body = {"code": "E7", "message": "Registro ja incluido", "detailedMessage": ""}
+    await protheus.fault("status", status=400, body=body)
+
+    assert (await protheus.deliver(integration_request_id="id-1")).outcome == outcome
+
+
 async def test_protheus_without_a_free_licence_is_throttled(protheus: System) -> None:
     await protheus.fault("no_licence", retry_after="7")
 
