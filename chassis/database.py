@@ -268,6 +268,7 @@ def driver_parameters(url: str) -> dict[str, Any]:
 
 
 def _sqlite_engine(url: sa.URL, begin: str, size: int) -> sa.Engine:
+    driver.adapt_sqlite_values()
     engine = sa.create_engine(
         url,
         poolclass=QueuePool,

@@ -27,10 +27,6 @@ _DIALECTS: Mapping[str, sa.Dialect] = {
 #: Where a connection keeps its cursor.
 _CURSOR = "driver_cursor"
 
-# sqlite3 asks a value of another type than str, int and float for its adapter each time, and having none costs thrice.
-sqlite3.register_adapter(bool, int)
-sqlite3.register_adapter(type(None), lambda absent: absent)
-
 
 class PostgreSQLConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that commits with libpq's own call: the driver's ways around it cost three times as much."""
@@ -46,6 +42,12 @@ class PostgreSQLConnection(psycopg.Connection[tuple[Any, ...]]):
 def texts(make: Callable[[str], sa.ClauseElement]) -> dict[str, str]:
     """What `make` gives for each dialect's name, as the driver takes it, with named parameters."""
     return {name: str(make(name).compile(dialect=dialect)) for name, dialect in _DIALECTS.items()}
+
+
+def adapt_sqlite_values() -> None:
+    """Tell sqlite3 how to bind what is no str, int or float: to look for a way each time, in vain, costs thrice."""
+    sqlite3.register_adapter(bool, int)
+    sqlite3.register_adapter(type(None), lambda absent: absent)
 
 
 def begin(connection: sa.Connection, text: str) -> None:

@@ -173,7 +173,7 @@ async def test_what_the_server_tells_unasked_is_no_answer(streams: Streams, comm
     await commands.set("hub:work:Broken", "no stream")
     await streams.publish([(STREAM, {"id": "first"})])
     publisher = next(client for client in await commands.client_list() if client["cmd"] == "xadd")
-    await commands.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", publisher["id"], "BCAST")
+    await commands.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", publisher["id"], "BCAST")  # type: ignore[no-untyped-call]
 
     await streams.publish([(STREAM, {"id": str(number)}) for number in range(5)])
 
