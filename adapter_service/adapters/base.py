@@ -41,6 +41,10 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 _PATH = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%-]*")
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%?{}-]*")
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+#: What _errors looks at.
+_SIGNS = frozenset(
+    {"error", "errors", "success", "ok", "status", "fault", "faultcode", "detailedmessage", "errorcode", "data"}
+)
 #: A proxy's words for a request that it had passed on, or may have: Envoy's, unless its one try got no connection, no
 #: room or no stream (StreamResetReason in envoy/http/stream_reset_handler.h); Varnish's; Fastly's ("Synthetic errors
 #: in VCL"); the page of Heroku's router, which is the same for H12, a request that runs still ("Request Timeout").
@@ -152,12 +156,17 @@ async def settle_conflict(
 
 def says_error(answer: Answer) -> bool:
     """Whether a JSON body that came with a success status speaks of an error all the same, and of nothing else."""
-    return _errors(answer.value) == {True}
+    return not _is_plain(answer) and _errors(answer.value) == {True}
 
 
 def says_error_in_part(answer: Answer) -> bool:
     """Whether any part of such a body speaks of an error: of a list's elements, some may have succeeded."""
-    return True in _errors(answer.value)
+    return not _is_plain(answer) and True in _errors(answer.value)
+
+
+def _is_plain(answer: Answer) -> bool:
+    """Whether it is an object like most: without any member by which an error is known."""
+    return isinstance(answer.value, dict) and _SIGNS.isdisjoint(answer.members)
 
 
 def _errors(value: object) -> set[bool]:
