@@ -61,6 +61,7 @@ class Calls:
             if turn.done() and not turn.cancelled():
                 self.leave()  # it came in the same moment
             if isinstance(error, TimeoutError):
+                self._seconds = max(self._seconds, TURN_SECONDS)  # so long the calls take that have not ended yet
                 return False
             raise
         return True

@@ -165,7 +165,9 @@ class TargetCapacity:
             if free := self.free():
                 return free
             wait = self.wait()
-            seconds = None if wait is None or wait.until is None else wait.until - self.now() + _TIMER_SECONDS
+            if wait is None:
+                continue  # it ended between the two looks, and nothing else would wake it
+            seconds = None if wait.until is None else wait.until - self.now() + _TIMER_SECONDS
             try:
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
@@ -298,6 +300,11 @@ class Place:
         """Say that the target is being called, with a payload of that length: the rate token is spent."""
         self._called_at = self._capacity.now()
         self._characters = characters
+
+    def refused(self, seconds: float) -> None:
+        """Say that no call was made after all, for a cause that would meet every other one for so long, or 0."""
+        self._called_at = None
+        self._capacity.pause(seconds)
 
     def answered(self) -> None:
         """Say that the call has ended, so that it is the next one's turn."""

@@ -72,6 +72,11 @@ class NotDelivered(Unavailable):
 
     reason = "NOT_DELIVERED"
 
+    @property
+    def concerns_all(self) -> bool:
+        """Whether the next delivery would fare alike: the cause does not lie in what was handed over."""
+        return self.metadata.get("cause") != InvalidRequest.reason
+
 
 class IntakeClient:
     """Speaks to intake's LifecycleService for one worker; a component."""

@@ -303,6 +303,7 @@ class Processor:
             )
         except NotDelivered as error:
             log.warning("Adapter did not take the delivery", reason=error.reason)
+            work.place.refused(HUB_TROUBLE_SECONDS if error.concerns_all else 0.0)
             return Conclusion(decision=_take_back(HUB_TROUBLE_SECONDS, still_in_doubt=work.lease.in_doubt))
         except HubError as error:
             log.warning("Adapter's answer was lost", reason=error.reason)

@@ -158,6 +158,20 @@ async def test_a_target_that_becomes_slow_is_held_less_ahead_of() -> None:
     assert (before, calls.ahead()) == (240, 0)
 
 
+async def test_a_target_that_hangs_is_held_less_ahead_of_before_a_call_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = calls_of(8)
+    await end_call(calls, 0.003)
+    before = calls.ahead()
+    for _ in range(8):
+        assert await calls.turn()
+    monkeypatch.setattr(calls_module, "TURN_SECONDS", 0.064)
+
+    assert not await calls.turn()
+    assert (before, calls.ahead()) == (768, 37)
+
+
 async def test_of_large_documents_less_is_held_ahead() -> None:
     calls = calls_of(256)
     for _ in range(100):

@@ -345,3 +345,29 @@ async def test_who_waits_for_a_pause_wakes_when_it_is_over() -> None:
 
     assert await capacity.room() == 4
     assert loop.time() - before >= 0.045
+
+
+class PassingTime(Time):
+    """A clock that passes while it is looked at."""
+
+    def __call__(self) -> float:
+        self.at += 0.001
+        return self.at
+
+
+@pytest.mark.parametrize("kind", ["pause", "breaker", "rate"])
+async def test_a_wait_that_ends_between_two_looks_at_it_is_over(kind: str) -> None:
+    for start in range(40):  # milliseconds before its end
+        time = PassingTime()
+        capacity = capacity_of(time, rate=10 if kind == "rate" else 0)
+        if kind == "pause":
+            capacity.pause(start / 1000)
+        elif kind == "breaker":
+            open_breaker(capacity)
+            time.at += 30 - start / 1000
+        else:
+            capacity.take(1)
+            time.at += 0.1 - start / 1000
+
+        async with asyncio.timeout(5):
+            assert await capacity.room() >= 1
