@@ -35,6 +35,8 @@ BATCH = 500
 #: Events.
 MAX_IN_MEMORY = 50_000
 SWEEP_SECONDS = 5.0
+#: The same for what could not be forgotten.
+BEHIND_SECONDS = 0.2
 #: A row younger than this is still in the hands of the process that committed it.
 LEFT_BEHIND_SECONDS = 2.0
 TRIM_SECONDS = 600.0
@@ -101,17 +103,16 @@ class Relay:
         await self._forget()
 
     async def _step(self) -> None:
+        has_more = False
         if self._is_behind or time.monotonic() - self._swept_at >= SWEEP_SECONDS:
-            await self._sweep()
+            has_more = await self._sweep()
         if self._handed_over:
             await self._publish_handed_over()
-            return
-        self._something.clear()
-        try:
-            async with asyncio.timeout(0.2 if self._is_behind else SWEEP_SECONDS):
-                await self._something.wait()
-        except TimeoutError:
-            return
+        elif not has_more:
+            self._something.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEHIND_SECONDS if self._is_behind else SWEEP_SECONDS):
+                    await self._something.wait()
 
     async def _publish_handed_over(self) -> None:
         batch: list[OutboxRow | tuple[str, str]] = []
@@ -124,6 +125,9 @@ class Relay:
             await self._publish(batch)
         except asyncio.CancelledError:
             self._handed_over.extendleft(reversed(batch))  # `stop` publishes it, some of it for the second time
+            raise
+        except HubError:
+            self._handed_over.extendleft(item for item in reversed(batch) if not isinstance(item, OutboxRow))
             raise
         self._held = max(0, self._held - size)
 
@@ -187,15 +191,16 @@ class Relay:
                 self._fall_behind()  # they will be published twice, which every consumer must bear
 
     def _fall_behind(self) -> None:
-        self._handed_over.clear()
+        """Go by the table from here on, which has every row; a ring is nowhere else."""
+        self._handed_over = deque(item for item in self._handed_over if not isinstance(item, OutboxRow))
         self._held = 0
         self._is_behind = True
 
-    async def _sweep(self) -> None:
-        """Publish what the table still holds, oldest first.
+    async def _sweep(self) -> bool:
+        """Publish what the table still holds, oldest first; says whether it holds more that can be published at once.
 
         When the memory was dropped that is everything; what is committed from here on is handed over again and
-        follows. A full batch means that there is more: then the memory is dropped once more, for the order's sake.
+        follows. A full batch means that there is more: then the rows are dropped once more, for the order's sake.
         """
         was_behind, self._is_behind = self._is_behind, False
         try:
@@ -210,9 +215,12 @@ class Relay:
         if left:
             await self._publish(left)
             await self._forget()
-        if len(left) >= outbox.BATCH:
+        is_full = len(left) >= outbox.BATCH
+        has_more = is_full and not self._is_behind  # of what could not be forgotten the next would be the same
+        if is_full:
             self._fall_behind()
         await self._trim()
+        return has_more
 
     async def _read_left(self, age_seconds: float) -> list[OutboxRow]:
         age = round(age_seconds * SECOND)
