@@ -1,5 +1,6 @@
 """Writes of the orchestrator: claims, reports and heartbeats."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,6 +33,9 @@ from intake_service.store.tables import workers
 
 #: No worker's name: its row says when a step of the clock was last made up for.
 CLOCK = ""
+#: What has lost so many workers may be what kills them.
+SUSPECT_CLAIMS = 2
+SUSPECT_SECONDS = 1
 _BEAT = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"], else_set=["beat_at"])
 
 
@@ -222,22 +226,33 @@ def beat(connection: sa.Connection, now: int, items: Sequence[Beat]) -> list[Bea
 
 
 def give_up_worker(connection: sa.Connection, now: int, worker_id: str) -> None:
-    """Forget a worker and make its leases due; each lost lease stands in the history."""
+    """Forget a worker and make its leases due; each lost lease stands in the history.
+
+    Those that have lost a worker before go on one after the other, in no order: if one of them is what kills the
+    workers, the others are rid of it.
+    """
     held = sa.select(t.c.id).where(t.c.leased_by == worker_id)
     requests = lock_requests(connection, list(connection.execute(held).scalars()))
+    lost = [request for request in requests.values() if request.standing.leased_by == worker_id]
+    suspects = [request.id for request in lost if request.standing.claims >= SUSPECT_CLAIMS]
+    random.shuffle(suspects)
+    waits = {request_id: place * SUSPECT_SECONDS * SECOND for place, request_id in enumerate(suspects)}
     changes = [
         Change(
             request=request,
-            after=request.standing._replace(leased_by=None, due_at=now),
+            after=_freed(request.standing, now, waits.get(request.id, 0)),
             actor=worker_id,
             outcome="lease_lost",
             detail="The worker that held it is gone; what it had not reported is not known.",
         )
-        for request in requests.values()
-        if request.standing.leased_by == worker_id
+        for request in lost
     ]
     record(connection, now, changes)
     connection.execute(sa.delete(workers).where(workers.c.worker_id == worker_id))
+
+
+def _freed(standing: Standing, now: int, wait: int) -> Standing:
+    return standing._replace(leased_by=None, due_at=now + wait, next_attempt_at=now + wait if wait else None)
 
 
 def silent_workers(connection: sa.Connection, now: int) -> list[str]:
