@@ -41,10 +41,6 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 _PATH = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%-]*")
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%?{}-]*")
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
-#: What _errors looks at.
-_SIGNS = frozenset(
-    {"error", "errors", "success", "ok", "status", "fault", "faultcode", "detailedmessage", "errorcode", "data"}
-)
 #: A proxy's words for a request that it had passed on, or may have: Envoy's, unless its one try got no connection, no
 #: room or no stream (StreamResetReason in envoy/http/stream_reset_handler.h); Varnish's; Fastly's ("Synthetic errors
 #: in VCL"); the page of Heroku's router, which is the same for H12, a request that runs still ("Request Timeout").
@@ -156,17 +152,18 @@ async def settle_conflict(
 
 def says_error(answer: Answer) -> bool:
     """Whether a JSON body that came with a success status speaks of an error all the same, and of nothing else."""
-    return not _is_plain(answer) and _errors(answer.value) == {True}
+    return _errors_in(answer) == {True}
 
 
 def says_error_in_part(answer: Answer) -> bool:
     """Whether any part of such a body speaks of an error: of a list's elements, some may have succeeded."""
-    return not _is_plain(answer) and True in _errors(answer.value)
+    return True in _errors_in(answer)
 
 
-def _is_plain(answer: Answer) -> bool:
-    """Whether it is an object like most: without any member by which an error is known."""
-    return isinstance(answer.value, dict) and _SIGNS.isdisjoint(answer.members)
+def _errors_in(answer: Answer) -> set[bool]:
+    if isinstance(answer.value, dict) and "data" not in answer.members:  # as most are: nothing to look through
+        return {_is_error(answer.members)}
+    return _errors(answer.value)
 
 
 def _errors(value: object) -> set[bool]:
@@ -185,13 +182,18 @@ def _is_error(members: dict[str, object]) -> bool:
     """Know an error by its members, named in lower case: common ones, JSend's, SOAP's and TOTVS's."""
     return (
         bool(members.get("error") or members.get("errors"))
-        or any(fold_word(members.get(name)) == "false" for name in ("success", "ok"))
-        or _is_jsend_error(members)
+        or _is_false(members.get("success"))
+        or _is_false(members.get("ok"))
+        or ("status" in members and _is_jsend_error(members))
         or (isinstance(members.get("fault"), dict) and bool(members["fault"]))
         or ("faultcode" in members and "faultstring" in members)
         or ("detailedmessage" in members and "message" in members)
         or ("errorcode" in members and "errormessage" in members)
     )
+
+
+def _is_false(value: object) -> bool:
+    return value is False or (isinstance(value, str) and fold_word(value) == "false")
 
 
 def _is_jsend_error(members: dict[str, object]) -> bool:
