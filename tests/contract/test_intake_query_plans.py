@@ -106,6 +106,7 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     old = retention.Sweep(after_id="0", until_id="f", ended_before=2**62)
     yield "sweep", write(retention.sweep, old)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
+    yield "probe", write(outbox.probe, None)
     yield "adopt events", write(outbox.adopt, 0)
 
     yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
