@@ -105,6 +105,7 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     yield "discard", write(dead_letters.settle_dead_letters, decision)
     old = retention.Sweep(after_id="0", until_id="f", ended_before=2**62)
     yield "sweep", write(retention.sweep, old)
+    yield "newest change", read(retention.newest_change)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
     yield "probe", write(outbox.probe, None)
     yield "adopt events", write(outbox.adopt, 0)
