@@ -111,6 +111,7 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     yield "adopt events", write(outbox.adopt, 0)
 
     yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
+    yield "get without payload", read(reads.get_request(first, Owner(partner_id="partner-1"), with_payload=False))
     yield "history", read(reads.list_history(first, Owner(partner_id="partner-1")))
     yield "get with a narrow token", read(reads.get_request(first, NARROW))
     yield "history with a narrow token", read(reads.list_history(first, NARROW))
