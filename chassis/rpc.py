@@ -283,6 +283,11 @@ class Part:
         self._is_there = True
         self._health: _Health | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """What was said last."""
+        return self._is_there
+
     async def join(self, health: _Health) -> None:
         """Be told of by a server's health from now on."""
         self._health = health

@@ -71,6 +71,7 @@ class DeadLetter:
     settled_reason: str
     #: Only where one is shown.
     payload_json: str
+    payload_not_readable: bool
 
     @classmethod
     def from_proto(cls, message: DeadLetterMessage) -> Self:
@@ -93,6 +94,7 @@ class DeadLetter:
             settled_by=message.settled_by,
             settled_reason=message.settled_reason,
             payload_json=failed.payload_json,
+            payload_not_readable=message.payload_not_readable,
         )
 
     def row(self) -> tuple[object, ...]:
@@ -129,6 +131,8 @@ class DeadLetter:
             item["settledAt"] = instant_text(self.settled_at)
             item["settledBy"] = self.settled_by
             item["settledReason"] = self.settled_reason
+        if self.payload_not_readable:
+            item["payloadNotReadable"] = True
         return item
 
 

@@ -105,9 +105,12 @@ class IntakeClient:
             self._held_bytes -= size
 
     async def get(self, request_id: str, caller: Caller) -> IntegrationRequest:
-        """Read one request of the caller's. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
+        """Read a request of the caller's but its payload. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
         request = GetIntegrationRequestRequest(
-            id=request_id, partner_id=caller.partner_id, partner_limits=to_limits(caller.limits)
+            id=request_id,
+            partner_id=caller.partner_id,
+            partner_limits=to_limits(caller.limits),
+            without_payload=True,
         )
         response = await self._read(self._stub.GetIntegrationRequest, request)
         return response.integration_request

@@ -18,6 +18,7 @@ from intake_service.outbox import Relay
 from intake_service.store.dead_letters import Settled
 from intake_service.store.due import Due
 from intake_service.store.leases import ClaimAnswer, ReportAnswer
+from intake_service.store.payloads import trouble_fields
 from intake_service.store.requests import Cancelled, Created
 from intake_service.store.rows import StoredRequest
 
@@ -80,7 +81,7 @@ class Aftermath:
         _tell_ends(_told(answers))  # poisoned ones
         self._tell_changes(answers, begun_ns)
         for trouble in (answer.trouble for answer in answers if answer.trouble is not None):
-            log.error("Payload not readable", request_id=trouble.metadata["id"], reason=trouble.reason)
+            log.error("Payload not readable", **trouble_fields(trouble))
 
     def _tell_changes(self, answers: Sequence[ClaimAnswer | ReportAnswer], begun_ns: int) -> None:
         lines = []

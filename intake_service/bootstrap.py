@@ -22,6 +22,7 @@ from intake_service.scheduler import Scheduler
 from intake_service.servicer import DeadLetterServicer, IntakeServicer, LifecycleServicer
 from intake_service.settings import load_settings
 from intake_service.settling import Settling
+from intake_service.storage import StorageProbe
 from intake_service.store.payloads import payload_option
 from integrationhub.intake.v1 import dead_letters_pb2_grpc, intake_pb2_grpc, lifecycle_pb2_grpc
 
@@ -92,7 +93,8 @@ async def build(hub: HubSettings, clock: Clock | None = None) -> Service:
         telemetry.start_at_zero(name, by_target)
     gauges = Gauges(store, telemetry, settings.targets.by_name)
     sweeper = Sweeper(store, telemetry, days=hub.retention_days)
+    probe = StorageProbe(store, storage)
     return Service(
         "intake",
-        [tracing, metrics, keys, store, streams, rate_limit, backlog, gauges, relay, scheduler, sweeper, server],
+        [tracing, metrics, keys, store, streams, rate_limit, backlog, gauges, relay, scheduler, sweeper, probe, server],
     )

@@ -250,6 +250,7 @@ def to_dead_letter(row: sa.Row[Any], request: StoredRequest | None = None) -> de
         created_at=to_timestamp(row.created_at),
         settled_by=row.settled_by or "",
         settled_reason=row.settled_reason or "",
+        payload_not_readable=request is not None and not request.payload_json,
     )
     if row.settled_at is not None:
         message.settled_at.CopyFrom(to_timestamp(row.settled_at))

@@ -11,12 +11,22 @@ import sqlalchemy as sa
 
 from chassis.access import Owner
 from chassis.database import Store
-from chassis.errors import DeadLetterNotFound, IntegrationRequestNotFound, InvalidRequest, Violation
+from chassis.errors import (
+    DeadLetterNotFound,
+    IntegrationRequestNotFound,
+    InvalidRequest,
+    PayloadNotReadable,
+    Violation,
+)
+from chassis.logs import get_logger
 from intake_service.ids import parse_id
 from intake_service.store import dead_letters, reads
 from intake_service.store.dead_letters import Selection
+from intake_service.store.payloads import trouble_fields
 from intake_service.store.reads import Filter, Position
 from intake_service.store.rows import StoredRequest
+
+log = get_logger()
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 250
@@ -28,9 +38,12 @@ class Queries:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, owner: Owner, *, request_id: str) -> StoredRequest:
-        """One request with its payload. Raises: IntegrationRequestNotFound, also for another partner's."""
-        found = await self._store.read(reads.get_request(request_id, owner))
+    async def get(self, owner: Owner, *, request_id: str, with_payload: bool = True) -> StoredRequest:
+        """One request, with its payload or without.
+
+        Raises: IntegrationRequestNotFound, also for another partner's; PayloadNotReadable.
+        """
+        found = await self._find(owner, request_id, with_payload=with_payload)
         if found is None:
             raise IntegrationRequestNotFound(request_id)
         return found
@@ -67,16 +80,30 @@ class Queries:
         return await self._store.read(dead_letters.select_dead_letters(wanted, with_request=with_request))
 
     async def get_dead_letter(self, dead_letter_id: str) -> tuple[sa.Row[Any], StoredRequest, list[sa.Row[Any]]]:
-        """A dead letter (by its id or its request's newest), the request and its story. Raises: DeadLetterNotFound."""
+        """A dead letter (by its id or its request's newest), the request and its story.
+
+        A payload that cannot be opened is left out. Raises: DeadLetterNotFound.
+        """
         found = await self._store.read(dead_letters.select_dead_letters(Selection(ids=(dead_letter_id,)), limit=1))
         if not found:
             raise DeadLetterNotFound(dead_letter_id)
         letter = found[0]
-        request = await self._store.read(reads.get_request(letter.request_id, Owner(partner_id=letter.partner_id)))
+        owner = Owner(partner_id=letter.partner_id)
+        try:
+            request = await self._find(owner, letter.request_id, with_payload=True)
+        except PayloadNotReadable:
+            request = await self._find(owner, letter.request_id, with_payload=False)
         story = await self._store.read(reads.list_history(letter.request_id, None))
         if request is None or story is None:
             raise DeadLetterNotFound(dead_letter_id)
         return letter, request, story
+
+    async def _find(self, owner: Owner, request_id: str, *, with_payload: bool) -> StoredRequest | None:
+        try:
+            return await self._store.read(reads.get_request(request_id, owner, with_payload=with_payload))
+        except PayloadNotReadable as error:
+            log.error("Payload not readable", **trouble_fields(error))
+            raise
 
 
 def _limit(page_size: int) -> int:

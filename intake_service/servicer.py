@@ -78,9 +78,10 @@ class IntakeServicer(IntakeServiceServicer):
         self, request: intake_pb2.GetIntegrationRequestRequest, context: Context
     ) -> intake_pb2.GetIntegrationRequestResponse:
         """See intake.proto."""
-        found = await self._queries.get(_owner(request), request_id=check_id(request.id))
+        with_payload = not request.without_payload
+        found = await self._queries.get(_owner(request), request_id=check_id(request.id), with_payload=with_payload)
         return intake_pb2.GetIntegrationRequestResponse(
-            integration_request=to_integration_request(found, with_payload=True)
+            integration_request=to_integration_request(found, with_payload=with_payload)
         )
 
     async def ListIntegrationRequests(

@@ -43,6 +43,7 @@ class FakeIntake:
         self.history: dict[str, list[pb.HistoryEntry]] = {}
         self.batches: list[pb.BatchCreateIntegrationRequestsRequest] = []
         self.correlation_ids_of_batches: list[str] = []
+        self.gets: list[pb.GetIntegrationRequestRequest] = []
         #: Runs before each batch is looked at; a test lets it wait or raise.
         self.before_batch: Callable[[], Any] | None = None
         #: Raised for each item instead of storing it.
@@ -61,6 +62,7 @@ class FakeIntake:
     async def GetIntegrationRequest(  # noqa: N802 - gRPC's name
         self, request: pb.GetIntegrationRequestRequest, _: Any
     ) -> pb.GetIntegrationRequestResponse:
+        self.gets.append(request)
         return pb.GetIntegrationRequestResponse(integration_request=self._find(request.id, request.partner_id))
 
     async def ListIntegrationRequests(  # noqa: N802 - gRPC's name

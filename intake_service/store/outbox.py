@@ -43,6 +43,13 @@ def delete_published(connection: sa.Connection, _: int, items: Sequence[Sequence
     return [None] * len(items)
 
 
+def probe(connection: sa.Connection, now: int, items: Sequence[None]) -> list[None]:
+    """Write a row without events and take it back: a commit that nobody sees, and that a full disk refuses."""
+    row = OutboxRow(new_id(), now, [])
+    execute_together(connection, insertion([row]))
+    return delete_published(connection, now, [[row.id] for _ in items])
+
+
 def adopt(connection: sa.Connection, now: int, ages: Sequence[int]) -> list[None]:
     """Make a row of what an intake of the version before has left: it may run, and end, beside this one."""
     old = outbox_before_0005

@@ -52,7 +52,7 @@ class PayloadKeys:
             return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], request_id.encode()).decode()
         except (KeyError, InvalidTag, ValueError) as error:
             raise PayloadNotReadable(
-                f"The payload of {request_id} cannot be opened; its key must stay in HUB_PAYLOAD_KEYS.",
+                f"The payload of {request_id} cannot be read now, all else about it can; ask the hub's operators.",
                 retry_after_seconds=NOT_READABLE_SECONDS,
                 id=request_id,
                 key=name[:64],
@@ -86,3 +86,9 @@ def payload_keys_of(connection: sa.Connection) -> PayloadKeys:
     """The ring of the engine that a connection belongs to."""
     keys: PayloadKeys = connection.get_execution_options().get(_OPTION, _PLAIN)
     return keys
+
+
+def trouble_fields(error: PayloadNotReadable) -> dict[str, str]:
+    """What the log says of a payload that cannot be opened; callers are told nothing of the ring."""
+    key, request_id = error.metadata["key"], error.metadata["id"]
+    return {"request_id": request_id, "reason": error.reason, "key": key, "setting": "HUB_PAYLOAD_KEYS"}

@@ -40,9 +40,11 @@ class Position:
     id: str
 
 
-def get_request(request_id: str, owner: Owner) -> Callable[[sa.Connection], StoredRequest | None]:
-    """A query for one request of an owner, with its payload."""
-    statement = WITH_PAYLOAD.where(t.c.id == request_id, *_owned_by(owner))
+def get_request(
+    request_id: str, owner: Owner, *, with_payload: bool = True
+) -> Callable[[sa.Connection], StoredRequest | None]:
+    """A query for one request of an owner, with its payload or without; it raises PayloadNotReadable."""
+    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(t.c.id == request_id, *_owned_by(owner))
 
     def query(connection: sa.Connection) -> StoredRequest | None:
         row = connection.execute(statement).one_or_none()

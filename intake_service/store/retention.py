@@ -22,6 +22,7 @@ _OLDEST = (
     .order_by(t.c.id)
     .limit(BATCH)
 )
+_NEWEST = sa.select(t.c.updated_at).where(t.c.id > "0").order_by(t.c.id.desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,11 @@ class Swept:
 def sweep(connection: sa.Connection, _: int, items: Sequence[Sweep]) -> list[Swept]:
     """Delete in small steps. What another transaction holds is left for the next pass."""
     return [_sweep(connection, item) for item in items]
+
+
+def newest_change(connection: sa.Connection) -> int | None:
+    """When the newest request last changed; None when there is none."""
+    return connection.execute(_NEWEST).scalar_one_or_none()
 
 
 def _sweep(connection: sa.Connection, item: Sweep) -> Swept:

@@ -105,10 +105,13 @@ def operations(letter_id: str) -> Iterator[tuple[str, Run]]:
     yield "discard", write(dead_letters.settle_dead_letters, decision)
     old = retention.Sweep(after_id="0", until_id="f", ended_before=2**62)
     yield "sweep", write(retention.sweep, old)
+    yield "newest change", read(retention.newest_change)
     yield "forget events", write(outbox.delete_published, [new_id(), new_id()])
+    yield "probe", write(outbox.probe, None)
     yield "adopt events", write(outbox.adopt, 0)
 
     yield "get", read(reads.get_request(first, Owner(partner_id="partner-1")))
+    yield "get without payload", read(reads.get_request(first, Owner(partner_id="partner-1"), with_payload=False))
     yield "history", read(reads.list_history(first, Owner(partner_id="partner-1")))
     yield "get with a narrow token", read(reads.get_request(first, NARROW))
     yield "history with a narrow token", read(reads.list_history(first, NARROW))

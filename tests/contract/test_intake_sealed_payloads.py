@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from chassis.errors import ConfigurationError, PayloadNotReadable
 from chassis.testing import TestKeys
@@ -15,7 +16,12 @@ from intake_service.store.payloads import PayloadKeys, read_payload_keys
 from intake_service.store.tables import dead_letters, integration_requests, payload_versions
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
-from integrationhub.intake.v1.dead_letters_pb2 import DeadLetterSelection, RedriveDeadLettersRequest
+from integrationhub.intake.v1.dead_letters_pb2 import (
+    DeadLetterSelection,
+    GetDeadLetterRequest,
+    GetDeadLetterResponse,
+    RedriveDeadLettersRequest,
+)
 from tests.intake import PAYLOAD, TTL_SECONDS, IntakeUnderTest, failed, refused, running_intake
 
 SECRET = "Empresa ABC"
@@ -74,6 +80,57 @@ async def test_a_missing_key_is_said_and_nothing_else_suffers(sqlite_url: str, k
 
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "PAYLOAD_NOT_READABLE")
         assert (await hub.get(other.id)).payload_json == PAYLOAD
+
+
+async def test_the_log_names_the_key_that_is_missing_and_the_caller_is_told_of_no_setting(
+    sqlite_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lost = await hub.create("lost")
+    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+        with capture_logs() as lines:
+            refusal = await refused(hub.get(lost.id))
+            await hub.claim(lost.id)
+
+    said = [line for line in lines if line["event"] == "Payload not readable"]
+    assert [(line["request_id"], line["key"], line["setting"]) for line in said] == [
+        (lost.id, "one", "HUB_PAYLOAD_KEYS")
+    ] * 2
+    assert "HUB_" not in refusal.message
+
+
+async def test_what_became_of_a_request_is_told_without_its_key(
+    database_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lost = await hub.create("lost")
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+        wanted = pb.GetIntegrationRequestRequest(id=lost.id, without_payload=True)
+        answer = await hub.requests.GetIntegrationRequest(wanted, metadata=hub.partner())
+
+    assert answer.integration_request.status == pb.INTEGRATION_REQUEST_STATUS_RECEIVED
+    assert answer.integration_request.payload_json == ""
+
+
+async def test_a_dead_letter_is_shown_without_the_payload_that_cannot_be_opened(
+    database_url: str, keys: TestKeys, tmp_path: Path
+) -> None:
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
+        lease = await hub.sent()
+        await hub.report(lease, failed=failed())
+        whole = await shown(hub, lease.integration_request.id)
+    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+        sealed = await shown(hub, lease.integration_request.id)
+
+    letter = sealed.dead_letter
+    assert (letter.payload_not_readable, letter.integration_request.payload_json) == (True, "")
+    assert (letter.reason, len(sealed.history)) == ("external_rejected", len(whole.history))
+    assert not whole.dead_letter.payload_not_readable
+    assert whole.dead_letter.integration_request.payload_json == PAYLOAD
+
+
+async def shown(hub: IntakeUnderTest, request_id: str) -> GetDeadLetterResponse:
+    return await hub.dead_letters.GetDeadLetter(GetDeadLetterRequest(id=request_id), metadata=hub.operator)
 
 
 async def test_a_request_that_cannot_be_opened_waits_and_no_other_waits_for_it(

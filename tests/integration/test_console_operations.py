@@ -18,7 +18,7 @@ from chassis.testing import free_port
 from console.__main__ import app
 from console.configuration import environment_of, read_settings, unknown_variables
 from integrationhub.adapter.v1.adapter_pb2 import ListTargetsResponse, Target
-from integrationhub.intake.v1.dead_letters_pb2 import ListDeadLettersResponse
+from integrationhub.intake.v1.dead_letters_pb2 import DeadLetter, GetDeadLetterResponse, ListDeadLettersResponse
 from integrationhub.orchestrator.v1.orchestrator_pb2 import BREAKER_STATE_CLOSED, GetStatusResponse, TargetStatus
 
 STATUS = GetStatusResponse(
@@ -32,7 +32,10 @@ TARGETS = ListTargetsResponse(
 ANSWERS: dict[str, dict[str, Message]] = {
     "integrationhub.orchestrator.v1.OrchestratorService": {"GetStatus": STATUS},
     "integrationhub.adapter.v1.AdapterService": {"ListTargets": TARGETS},
-    "integrationhub.intake.v1.DeadLetterService": {"ListDeadLetters": ListDeadLettersResponse()},
+    "integrationhub.intake.v1.DeadLetterService": {
+        "ListDeadLetters": ListDeadLettersResponse(),
+        "GetDeadLetter": GetDeadLetterResponse(dead_letter=DeadLetter(reason="expired", payload_not_readable=True)),
+    },
 }
 
 
@@ -170,3 +173,16 @@ def test_all_addresses_are_named_when_none_answers(monkeypatch: pytest.MonkeyPat
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"The hub's intake is not running at {both}; start" in result.stderr
+
+
+def test_a_dead_letter_whose_payload_cannot_be_opened_is_shown_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, running: str
+) -> None:
+    monkeypatch.setenv("HUB_INTAKE_URL", running)
+
+    text, item = hub("dead-letters", "show", "x"), hub("dead-letters", "show", "x", "--json")
+
+    assert (text.exit_code, item.exit_code) == (0, 0)
+    assert "payloadNotReadable True" in text.stdout
+    shown = json.loads(item.stdout)
+    assert (shown["reason"], shown["payload"], shown["payloadNotReadable"]) == ("expired", None, True)

@@ -261,6 +261,30 @@ async def test_health_tells_of_a_full_disk_until_there_is_room_and_reads_go_on(i
     assert await intake.health("storage") == "SERVING"
 
 
+async def test_health_says_by_itself_that_there_is_room_again(intake: IntakeProcess) -> None:
+    await intake.start()
+    await intake.create("E-1")
+    log = intake.folder / "state" / "hub.sqlite3-wal"
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+
+    await refused(intake.create("E-2"))
+    await eventually(lambda: _has_probed_in_vain(intake))
+    while_full = await intake.health("storage")
+    resource.prlimit(intake.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    assert while_full == "NOT_SERVING"
+    await eventually(lambda: _takes_writes(intake))  # without a create, and without a worker
+    assert await intake.stored() == {"E-1"}
+
+
+def _has_probed_in_vain(intake: IntakeProcess) -> bool:
+    return any(line.get("loop") == "storage" and line["message"] == "Loop step failed" for line in intake.lines())
+
+
+async def _takes_writes(intake: IntakeProcess) -> bool:
+    return await intake.health("storage") == "SERVING"
+
+
 async def transactions(intake: IntakeProcess) -> int:
     """How many write transactions there were, whatever became of them."""
     page = await asyncio.to_thread(_read, f"http://{intake.metrics_address}/metrics")

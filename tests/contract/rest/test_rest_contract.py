@@ -202,6 +202,16 @@ async def test_a_changed_request_has_another_etag(client: httpx.AsyncClient, hub
     assert (first.headers["ETag"], second.status_code, second.headers["ETag"]) == ('"1"', 200, '"2"')
 
 
+async def test_a_request_is_read_without_the_payload_that_is_not_shown(
+    client: httpx.AsyncClient, hub: GatewayUnderTest
+) -> None:
+    location = (await post(client, hub)).headers["Location"]
+
+    await client.get(location, headers=hub.header())
+
+    assert [asked.without_payload for asked in hub.intake.gets] == [True]
+
+
 async def test_head_is_get_without_its_body(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
     location = (await post(client, hub)).headers["Location"]
 

@@ -26,37 +26,37 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from integrationhub.intake.v1 import intake_pb2 as integrationhub_dot_intake_dot_v1_dot_intake__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+integrationhub/intake/v1/dead_letters.proto\x12\x18integrationhub.intake.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%integrationhub/intake/v1/intake.proto\"\xdb\x02\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12I\n\x13integration_request\x18\x02 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32).integrationhub.intake.v1.DeadLetterState\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsettled_by\x18\t \x01(\t\x12\x16\n\x0esettled_reason\x18\n \x01(\t\"\xd1\x01\n\x13\x44\x65\x61\x64LetterSelection\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x15\n\rtarget_system\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\npartner_id\x18\x04 \x01(\t\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03\x61ll\x18\x07 \x01(\x08\"\xb4\x01\n\x16ListDeadLettersRequest\x12\x15\n\rtarget_system\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npartner_id\x18\x03 \x01(\t\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).integrationhub.intake.v1.DeadLetterState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.integrationhub.intake.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x8b\x01\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.integrationhub.intake.v1.DeadLetter\x12\x37\n\x07history\x18\x02 \x03(\x0b\x32&.integrationhub.intake.v1.HistoryEntry\"\xae\x01\n\x19RedriveDeadLettersRequest\x12@\n\tselection\x18\x01 \x01(\x0b\x32-.integrationhub.intake.v1.DeadLetterSelection\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\t\x12\x18\n\x10\x63\x65rtainly_absent\x18\x05 \x01(\x08\"g\n\x1aRedriveDeadLettersResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.SettleResult\x12\x10\n\x08redriven\x18\x02 \x01(\x05\"~\n\x19\x44iscardDeadLettersRequest\x12@\n\tselection\x18\x01 \x01(\x0b\x32-.integrationhub.intake.v1.DeadLetterSelection\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"h\n\x1a\x44iscardDeadLettersResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.SettleResult\x12\x11\n\tdiscarded\x18\x02 \x01(\x05\"Z\n\x0cSettleResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x16integration_request_id\x18\x02 \x01(\t\x12\x0e\n\x06result\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*\x91\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REDRIVEN\x10\x02\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_STATE_DISCARDED\x10\x03\x32\xff\x03\n\x11\x44\x65\x61\x64LetterService\x12v\n\x0fListDeadLetters\x12\x30.integrationhub.intake.v1.ListDeadLettersRequest\x1a\x31.integrationhub.intake.v1.ListDeadLettersResponse\x12p\n\rGetDeadLetter\x12..integrationhub.intake.v1.GetDeadLetterRequest\x1a/.integrationhub.intake.v1.GetDeadLetterResponse\x12\x7f\n\x12RedriveDeadLetters\x12\x33.integrationhub.intake.v1.RedriveDeadLettersRequest\x1a\x34.integrationhub.intake.v1.RedriveDeadLettersResponse\x12\x7f\n\x12\x44iscardDeadLetters\x12\x33.integrationhub.intake.v1.DiscardDeadLettersRequest\x1a\x34.integrationhub.intake.v1.DiscardDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+integrationhub/intake/v1/dead_letters.proto\x12\x18integrationhub.intake.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%integrationhub/intake/v1/intake.proto\"\xf9\x02\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12I\n\x13integration_request\x18\x02 \x01(\x0b\x32,.integrationhub.intake.v1.IntegrationRequest\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32).integrationhub.intake.v1.DeadLetterState\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsettled_by\x18\t \x01(\t\x12\x16\n\x0esettled_reason\x18\n \x01(\t\x12\x1c\n\x14payload_not_readable\x18\x0b \x01(\x08\"\xd1\x01\n\x13\x44\x65\x61\x64LetterSelection\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x15\n\rtarget_system\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\npartner_id\x18\x04 \x01(\t\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03\x61ll\x18\x07 \x01(\x08\"\xb4\x01\n\x16ListDeadLettersRequest\x12\x15\n\rtarget_system\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npartner_id\x18\x03 \x01(\t\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).integrationhub.intake.v1.DeadLetterState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.integrationhub.intake.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x8b\x01\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.integrationhub.intake.v1.DeadLetter\x12\x37\n\x07history\x18\x02 \x03(\x0b\x32&.integrationhub.intake.v1.HistoryEntry\"\xae\x01\n\x19RedriveDeadLettersRequest\x12@\n\tselection\x18\x01 \x01(\x0b\x32-.integrationhub.intake.v1.DeadLetterSelection\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cpayload_json\x18\x04 \x01(\t\x12\x18\n\x10\x63\x65rtainly_absent\x18\x05 \x01(\x08\"g\n\x1aRedriveDeadLettersResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.SettleResult\x12\x10\n\x08redriven\x18\x02 \x01(\x05\"~\n\x19\x44iscardDeadLettersRequest\x12@\n\tselection\x18\x01 \x01(\x0b\x32-.integrationhub.intake.v1.DeadLetterSelection\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"h\n\x1a\x44iscardDeadLettersResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.integrationhub.intake.v1.SettleResult\x12\x11\n\tdiscarded\x18\x02 \x01(\x05\"Z\n\x0cSettleResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x16integration_request_id\x18\x02 \x01(\t\x12\x0e\n\x06result\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*\x91\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REDRIVEN\x10\x02\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_STATE_DISCARDED\x10\x03\x32\xff\x03\n\x11\x44\x65\x61\x64LetterService\x12v\n\x0fListDeadLetters\x12\x30.integrationhub.intake.v1.ListDeadLettersRequest\x1a\x31.integrationhub.intake.v1.ListDeadLettersResponse\x12p\n\rGetDeadLetter\x12..integrationhub.intake.v1.GetDeadLetterRequest\x1a/.integrationhub.intake.v1.GetDeadLetterResponse\x12\x7f\n\x12RedriveDeadLetters\x12\x33.integrationhub.intake.v1.RedriveDeadLettersRequest\x1a\x34.integrationhub.intake.v1.RedriveDeadLettersResponse\x12\x7f\n\x12\x44iscardDeadLetters\x12\x33.integrationhub.intake.v1.DiscardDeadLettersRequest\x1a\x34.integrationhub.intake.v1.DiscardDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'integrationhub.intake.v1.dead_letters_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEADLETTERSTATE']._serialized_start=1789
-  _globals['_DEADLETTERSTATE']._serialized_end=1934
+  _globals['_DEADLETTERSTATE']._serialized_start=1819
+  _globals['_DEADLETTERSTATE']._serialized_end=1964
   _globals['_DEADLETTER']._serialized_start=146
-  _globals['_DEADLETTER']._serialized_end=493
-  _globals['_DEADLETTERSELECTION']._serialized_start=496
-  _globals['_DEADLETTERSELECTION']._serialized_end=705
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=708
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=888
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=890
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1000
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=1002
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=1036
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1039
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1178
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1181
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1355
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1357
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1460
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1462
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1588
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1590
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1694
-  _globals['_SETTLERESULT']._serialized_start=1696
-  _globals['_SETTLERESULT']._serialized_end=1786
-  _globals['_DEADLETTERSERVICE']._serialized_start=1937
-  _globals['_DEADLETTERSERVICE']._serialized_end=2448
+  _globals['_DEADLETTER']._serialized_end=523
+  _globals['_DEADLETTERSELECTION']._serialized_start=526
+  _globals['_DEADLETTERSELECTION']._serialized_end=735
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=738
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=918
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=920
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1030
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1032
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=1066
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1069
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1208
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1211
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1385
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1387
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1490
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1492
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1618
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1620
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1724
+  _globals['_SETTLERESULT']._serialized_start=1726
+  _globals['_SETTLERESULT']._serialized_end=1816
+  _globals['_DEADLETTERSERVICE']._serialized_start=1967
+  _globals['_DEADLETTERSERVICE']._serialized_end=2478
 # @@protoc_insertion_point(module_scope)

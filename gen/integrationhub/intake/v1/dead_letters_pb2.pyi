@@ -65,6 +65,7 @@ class DeadLetter(_message.Message):
     SETTLED_AT_FIELD_NUMBER: _builtins.int
     SETTLED_BY_FIELD_NUMBER: _builtins.int
     SETTLED_REASON_FIELD_NUMBER: _builtins.int
+    PAYLOAD_NOT_READABLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the dead letter; a request may have several, one for each cycle."""
     reason: _builtins.str
@@ -79,6 +80,8 @@ class DeadLetter(_message.Message):
     """Who settled it."""
     settled_reason: _builtins.str
     """Why it was settled so."""
+    payload_not_readable: _builtins.bool
+    """Its payload cannot be opened now, so it is left out; only in GetDeadLetter."""
     @_builtins.property
     def integration_request(self) -> _intake_pb2.IntegrationRequest:
         """The failed request; its payload only in GetDeadLetter."""
@@ -104,10 +107,11 @@ class DeadLetter(_message.Message):
         settled_at: _timestamp_pb2.Timestamp | None = ...,
         settled_by: _builtins.str = ...,
         settled_reason: _builtins.str = ...,
+        payload_not_readable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "integration_request", b"integration_request", "settled_at", b"settled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "created_at", b"created_at", "detail", b"detail", "id", b"id", "integration_request", b"integration_request", "reason", b"reason", "settled_at", b"settled_at", "settled_by", b"settled_by", "settled_reason", b"settled_reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "created_at", b"created_at", "detail", b"detail", "id", b"id", "integration_request", b"integration_request", "payload_not_readable", b"payload_not_readable", "reason", b"reason", "settled_at", b"settled_at", "settled_by", b"settled_by", "settled_reason", b"settled_reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,7 +271,7 @@ class GetDeadLetterResponse(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dead_letter(self) -> Global___DeadLetter:
-        """The dead letter, with the payload of its request."""
+        """The dead letter, with the payload of its request where that can be opened."""
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_intake_pb2.HistoryEntry]:

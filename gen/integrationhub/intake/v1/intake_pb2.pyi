@@ -92,7 +92,7 @@ class IntegrationRequest(_message.Message):
     target_system: _builtins.str
     """The external system it goes to: a name from the targets file."""
     payload_json: _builtins.str
-    """The document, the partner's JSON text digit for digit; empty in lists."""
+    """The document, the partner's JSON text digit for digit; empty where it is left out."""
     status: Global___IntegrationRequestStatus.ValueType
     """Where it stands."""
     correlation_id: _builtins.str
@@ -442,10 +442,13 @@ class GetIntegrationRequestRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     PARTNER_ID_FIELD_NUMBER: _builtins.int
     PARTNER_LIMITS_FIELD_NUMBER: _builtins.int
+    WITHOUT_PAYLOAD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     partner_id: _builtins.str
     """The owner, when it is not the caller: needs the scope act-for-partner."""
+    without_payload: _builtins.bool
+    """Leaves the payload out, which is neither read nor opened then."""
     @_builtins.property
     def partner_limits(self) -> Global___PartnerLimits:
         """As in CreateIntegrationRequestRequest; what it does not allow is not found."""
@@ -456,10 +459,11 @@ class GetIntegrationRequestRequest(_message.Message):
         id: _builtins.str = ...,
         partner_id: _builtins.str = ...,
         partner_limits: Global___PartnerLimits | None = ...,
+        without_payload: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["partner_limits", b"partner_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id", "partner_limits", b"partner_limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partner_id", b"partner_id", "partner_limits", b"partner_limits", "without_payload", b"without_payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,7 +471,7 @@ Global___GetIntegrationRequestRequest: _TypeAlias = GetIntegrationRequestRequest
 
 @_typing.final
 class GetIntegrationRequestResponse(_message.Message):
-    """One request with its payload."""
+    """One request, with its payload unless that was not wanted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

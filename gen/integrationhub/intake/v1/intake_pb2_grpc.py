@@ -110,8 +110,9 @@ class IntakeServiceServicer:
         """Gets one integration request.
 
         Errors: INVALID_ARGUMENT (INVALID_REQUEST) for an id that is no UUID,
-        NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's.
-        Scope: requests:read.
+        NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's,
+        UNAVAILABLE (PAYLOAD_NOT_READABLE) while its payload cannot be opened, never
+        `without_payload`. Scope: requests:read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,8 +63,9 @@ class IntakeServiceStub:
     """Gets one integration request.
 
     Errors: INVALID_ARGUMENT (INVALID_REQUEST) for an id that is no UUID,
-    NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's.
-    Scope: requests:read.
+    NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's,
+    UNAVAILABLE (PAYLOAD_NOT_READABLE) while its payload cannot be opened, never
+    `without_payload`. Scope: requests:read.
     """
     ListIntegrationRequests: _grpc.UnaryUnaryMultiCallable[_intake_pb2.ListIntegrationRequestsRequest, _intake_pb2.ListIntegrationRequestsResponse]
     """Lists integration requests, newest first, without their payloads.
@@ -118,8 +119,9 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     """Gets one integration request.
 
     Errors: INVALID_ARGUMENT (INVALID_REQUEST) for an id that is no UUID,
-    NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's.
-    Scope: requests:read.
+    NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's,
+    UNAVAILABLE (PAYLOAD_NOT_READABLE) while its payload cannot be opened, never
+    `without_payload`. Scope: requests:read.
     """
     ListIntegrationRequests: _aio.UnaryUnaryMultiCallable[_intake_pb2.ListIntegrationRequestsRequest, _intake_pb2.ListIntegrationRequestsResponse]  # type: ignore[assignment]
     """Lists integration requests, newest first, without their payloads.
@@ -188,8 +190,9 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets one integration request.
 
         Errors: INVALID_ARGUMENT (INVALID_REQUEST) for an id that is no UUID,
-        NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's.
-        Scope: requests:read.
+        NOT_FOUND (INTEGRATION_REQUEST_NOT_FOUND) when absent or another partner's,
+        UNAVAILABLE (PAYLOAD_NOT_READABLE) while its payload cannot be opened, never
+        `without_payload`. Scope: requests:read.
         """
 
     @_abc_1.abstractmethod
