@@ -97,6 +97,7 @@ def read_answer(answer: HttpAnswer, secrets: Iterable[str] = (), masked_paths: S
     text = _decode(answer.body)
     value = _parse(text) if answer.is_complete else NOT_JSON
     is_html = value is NOT_JSON and _is_html(answer.headers.get("Content-Type", ""), text)
+    kept = _keepable(text, value, is_html, secrets)
     return Answer(
         status=answer.status,
         retry_after_seconds=parse_retry_after(answer.headers.get("Retry-After"), now=time.time()),
@@ -105,7 +106,7 @@ def read_answer(answer: HttpAnswer, secrets: Iterable[str] = (), masked_paths: S
         value=value,
         members=_members(value),
         is_html=is_html,
-        response_json=mask_paths(_keepable(text, value, is_html, secrets), masked_paths),
+        response_json=mask_paths(kept, masked_paths) if masked_paths else kept,
         secrets=secrets,
         masked_paths=masked_paths,
     )

@@ -41,6 +41,8 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 _PATH = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%-]*")
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~:/@!$&'()*+,;=%?{}-]*")
 _MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+#: Of these one stands in an error, but for JSend's.
+_SIGNS = frozenset({"error", "errors", "success", "ok", "fault", "faultcode", "detailedmessage", "errorcode"})
 #: A proxy's words for a request that it had passed on, or may have: Envoy's, unless its one try got no connection, no
 #: room or no stream (StreamResetReason in envoy/http/stream_reset_handler.h); Varnish's; Fastly's ("Synthetic errors
 #: in VCL"); the page of Heroku's router, which is the same for H12, a request that runs still ("Request Timeout").
@@ -152,18 +154,16 @@ async def settle_conflict(
 
 def says_error(answer: Answer) -> bool:
     """Whether a JSON body that came with a success status speaks of an error all the same, and of nothing else."""
-    return _errors_in(answer) == {True}
+    if "data" not in answer.members and isinstance(answer.value, dict):  # as most are: nothing to look through
+        return _is_error(answer.members)
+    return _errors(answer.value) == {True}
 
 
 def says_error_in_part(answer: Answer) -> bool:
     """Whether any part of such a body speaks of an error: of a list's elements, some may have succeeded."""
-    return True in _errors_in(answer)
-
-
-def _errors_in(answer: Answer) -> set[bool]:
-    if isinstance(answer.value, dict) and "data" not in answer.members:  # as most are: nothing to look through
-        return {_is_error(answer.members)}
-    return _errors(answer.value)
+    if "data" not in answer.members and isinstance(answer.value, dict):
+        return _is_error(answer.members)
+    return True in _errors(answer.value)
 
 
 def _errors(value: object) -> set[bool]:
@@ -180,11 +180,14 @@ def _errors(value: object) -> set[bool]:
 
 def _is_error(members: dict[str, object]) -> bool:
     """Know an error by its members, named in lower case: common ones, JSend's, SOAP's and TOTVS's."""
+    if "status" in members and _is_jsend_error(members):
+        return True
+    if _SIGNS.isdisjoint(members):  # as most are
+        return False
     return (
         bool(members.get("error") or members.get("errors"))
         or _is_false(members.get("success"))
         or _is_false(members.get("ok"))
-        or ("status" in members and _is_jsend_error(members))
         or (isinstance(members.get("fault"), dict) and bool(members["fault"]))
         or ("faultcode" in members and "faultstring" in members)
         or ("detailedmessage" in members and "message" in members)
@@ -198,8 +201,8 @@ def _is_false(value: object) -> bool:
 
 def _is_jsend_error(members: dict[str, object]) -> bool:
     """With a message, with data or alone: a document may have a status of its own, and hold "error" in it."""
-    is_jsend = len(members) == 1 or "message" in members or "data" in members
-    return is_jsend and fold_word(members.get("status")) in ("error", "fail", "failure", "failed")
+    is_jsend = "message" in members or "data" in members or len(members) == 1
+    return is_jsend and fold_word(members["status"]) in ("error", "fail", "failure", "failed")
 
 
 def fold_word(value: object) -> str:

@@ -23,7 +23,7 @@ INSTRUCTIONS = {
     "intake complete": 1435,
     "intake publish": 500,
     "orchestrator process": 1945,
-    "adapter deliver": 1370,
+    "adapter deliver": 1440,
 }
 #: Statements for a batch of any size, BEGIN among them.
 STATEMENTS = {
