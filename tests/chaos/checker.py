@@ -23,10 +23,11 @@ MOVES = {
     ("WaitingExternal", FAILED),
     (FAILED, RECEIVED),
 }
+INVALID = "validation_failed"
 #: Reasons that say: the external system does not have it.
-NOT_APPLIED = ("validation_failed", "external_rejected", "external_unavailable", "cancelled")
+NOT_APPLIED = (INVALID, "external_rejected", "external_unavailable", "timeout", "cancelled")
 #: Failures that no operator needs to see.
-QUIET = ("validation_failed", "cancelled")
+QUIET = (INVALID, "cancelled")
 
 
 class Breach(StrEnum):
@@ -54,6 +55,7 @@ def check(ledgers: Ledgers) -> list[Finding]:
     """Find every broken promise; an empty list is the proof."""
     return [
         *_check_promises(ledgers),
+        *_check_verdicts(ledgers),
         *_check_uniqueness(ledgers.stored),
         *_check_orders(ledgers),
         *(finding for stored in ledgers.stored for finding in _check_history(stored)),
@@ -78,6 +80,19 @@ def _check_promises(ledgers: Ledgers) -> Iterator[Finding]:
             yield Finding(breach=Breach.LOST, about=promise.request_id, text=f"it is still {stored.status}{due}")
     for request_id in by_id:
         yield Finding(breach=Breach.UNTRUE, about=request_id, text="it is on record and nobody was told")
+
+
+def _check_verdicts(ledgers: Ledgers) -> Iterator[Finding]:
+    """Called invalid is what does not fit its schema and nothing else, and the external system never gets it."""
+    good = {promise.request_id: promise.is_good for promise in ledgers.promises}
+    for stored in ledgers.stored:
+        is_good = good.get(stored.request_id)
+        if is_good is True and stored.failure_reason == INVALID:
+            text = f"its payload is good and it Failed as {INVALID}"
+            yield Finding(breach=Breach.UNTRUE, about=stored.request_id, text=text)
+        if is_good is False and stored.status == COMPLETED:
+            text = "its payload does not fit its schema and it is Completed"
+            yield Finding(breach=Breach.UNTRUE, about=stored.request_id, text=text)
 
 
 def _check_uniqueness(requests: Sequence[Stored]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from tests.chaos.faults import Action, Fault
 from tests.chaos.hub import Hub
 from tests.chaos.load import Partners
+from tests.chaos.part import Part
 from tests.chaos.recovery import Kill
 from tests.chaos.targets import TARGETS
 
@@ -66,14 +67,14 @@ class Injector:
         await self._admin.close()
 
     async def inject(self, fault: Fault, *, alone: bool = False) -> None:
-        """Carry a fault out; returns when what it broke runs again, though perhaps not yet well."""
-        self.injected[fault.action] += 1
+        """Carry a fault out and count it; returns when what it broke runs again, though perhaps not yet well."""
         if fault.action in _CALL_FAULTS:
             await self._spoil_calls(fault)
         elif fault.action in KILLS:
             await self._kill(fault, alone=alone)
         else:
             await self._disturb(fault)
+        self.injected[fault.action] += 1
 
     async def all_well(self) -> None:
         """End every fault of the external systems, and wait until every process answers."""
@@ -86,12 +87,11 @@ class Injector:
     async def _kill(self, fault: Fault, *, alone: bool) -> None:
         match fault.action:
             case Action.KILL:
+                await _end(fault, self._hub.service(fault.victim))
                 self._remember_kill(fault.victim, alone=alone)
-                self._hub.service(fault.victim).kill(fault.seconds)
             case Action.KILL_ALL:
+                await _end(fault, *self._hub.services)
                 self._remember_kill("all services", alone=alone)
-                for part in self._hub.services:
-                    part.kill(fault.seconds)
             case Action.KILL_VALKEY | Action.LOSE_VALKEY:
                 async with self._valkey_in_use:
                     self._remember_kill("valkey", alone=alone)
@@ -111,10 +111,10 @@ class Injector:
     async def _disturb(self, fault: Fault) -> None:
         match fault.action:
             case Action.PAUSE | Action.PAUSE_LONG:
-                await self._hub.service(fault.victim).pause(fault.seconds)
+                while not await self._hub.service(fault.victim).pause(fault.seconds):  # noqa: ASYNC110 (the same)
+                    await asyncio.sleep(AGAIN_SECONDS)
             case Action.FLUSH:
-                with contextlib.suppress(RedisError):
-                    await self._streams.flushall()
+                await _in_the_end(self._streams.flushall)
             case Action.PAUSE_VALKEY:
                 async with self._valkey_in_use:
                     with self._hub.valkey.paused():
@@ -126,12 +126,11 @@ class Injector:
                 self._clock_seconds += fault.seconds
                 self._hub.move_clock(self._clock_seconds)
             case Action.DUPLICATES | Action.REORDER | Action.JUNK:
-                with contextlib.suppress(RedisError):
-                    await self._spoil_stream(fault)
+                await _in_the_end(lambda: self._spoil_stream(fault))
             case Action.LOST_THEN_REFUSED:
                 await self._lose_answers(fault)
             case Action.EXTERNAL_DOWN:
-                self._hub.external.kill(fault.seconds)
+                await _end(fault, self._hub.external)
             case _:
                 await self._administer("POST", "/_sim/settings", {"target": fault.victim, "lookup": "down"})
                 await asyncio.sleep(fault.seconds)
@@ -197,6 +196,22 @@ class Injector:
                     return
             except (aiohttp.ClientConnectionError, TimeoutError):
                 await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _end(fault: Fault, *parts: Part) -> None:
+    """Kill all that run of these, of which one at least must: what has just ended is waited for."""
+    while not sum(part.kill(fault.seconds) for part in parts):  # noqa: ASYNC110 (they are other processes)
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _in_the_end(act: Callable[[], Awaitable[object]]) -> None:
+    """Do something to the streams, however often it takes: Valkey may be away."""
+    while True:
+        try:
+            await act()
+            return
+        except RedisError:
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _hold_lock(database_url: str, seconds: float) -> None:

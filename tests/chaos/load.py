@@ -38,6 +38,8 @@ class Promise:
     request_id: str
     external_id: str
     target: str
+    #: Whether its payload fits its schema.
+    is_good: bool
     #: Unix time of the answer.
     at: float
 
@@ -104,14 +106,16 @@ class Partners:
     async def _send(self, number: int) -> None:
         target = TARGETS[number % len(TARGETS)]
         key = f"chaos-{number}"
-        amount = '"much"' if number % INVALID_EVERY == 0 else "15000.00"
+        is_good = number % INVALID_EVERY != 0
+        amount = "15000.00" if is_good else '"much"'
         source = SOURCES[number % len(SOURCES)]
         body = _ORDER.format(key=key, source=source, target=target, amount=amount)
         gateway = number
         while (request_id := await self._post(body, self._urls[gateway % len(self._urls)])) is None:
             gateway += 1
-        promise = Promise(request_id=request_id, external_id=key, target=target, at=time.time())
-        self.promises[request_id] = promise
+        self.promises[request_id] = Promise(
+            request_id=request_id, external_id=key, target=target, is_good=is_good, at=time.time()
+        )
 
     async def _post(self, body: str, url: str) -> str | None:
         """Post once; the request's id when it is taken, else None after the wait that was asked for."""

@@ -5,7 +5,6 @@ counted. No part outlives the run: the kernel kills it with the run's process (c
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -53,10 +52,12 @@ class Part:
         """Start it and keep it running."""
         self._task = asyncio.create_task(self._keep_running(), name=self.name)
 
-    def kill(self, restart_after_seconds: float) -> None:
-        """End it as a crash does; it is started again after that pause."""
+    def kill(self, restart_after_seconds: float) -> bool:
+        """End it as a crash does, to be started again after that pause; False when it does not run."""
+        if not self._signal(signal.SIGKILL):
+            return False
         self._restart_after_seconds = restart_after_seconds
-        self._signal(signal.SIGKILL)
+        return True
 
     async def drain(self) -> int:
         """End it as a rolling restart does and wait for its end; the next one starts at once. Gives its exit status."""
@@ -66,15 +67,17 @@ class Part:
         self._signal(signal.SIGTERM)
         return await process.wait()
 
-    async def pause(self, seconds: float) -> None:
-        """Stop it as a frozen machine does, and let it go on after that time."""
+    async def pause(self, seconds: float) -> bool:
+        """Stop it as a frozen machine does, and let it go on after that time; False, at once, when it does not run."""
         process = self._process
-        self._signal(signal.SIGSTOP)
+        if not self._signal(signal.SIGSTOP):
+            return False
         try:
             await asyncio.sleep(seconds)
         finally:
             if process is self._process:
                 self._signal(signal.SIGCONT)
+        return True
 
     async def healthy(self) -> None:
         """Wait until it answers its probe."""
@@ -92,10 +95,15 @@ class Part:
         self._signal(signal.SIGKILL)
         await self._task
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+    def _signal(self, number: signal.Signals) -> bool:
+        """Send it a signal; False when there is no process to take it."""
+        if self._process is None:
+            return False
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            return False
+        return True
 
     async def _keep_running(self) -> None:
         while not self._is_stopping:

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,9 @@ async def test_four_503_end_failed_after_the_seeds_waits_and_an_operator_redrive
     attempts = [item for item in items if item["kind"] == "attempt"]
     assert (failed["status"], failed["failureReason"], failed["attempts"]) == ("Failed", "external_unavailable", 4)
     assert [item["outcome"] for item in attempts] == ["UNAVAILABLE"] * 4
+    at = [datetime.fromisoformat(item["at"]) for item in attempts]
+    waits = [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
+    assert [wait >= least for wait, least in zip(waits, (2, 4, 8), strict=True)] == [True] * 3, waits
     assert failed["id"] in listed.stdout
     assert redriven.returncode == 0, redriven.stderr
     assert finished["attempts"] == 5

@@ -218,12 +218,22 @@ async def test_a_server_that_has_vanished_is_given_up_in_seconds(store: Store) -
     assert await store.read(patience) == VANISHED_SECONDS * 1000
 
 
-async def test_the_servers_clock_decides_what_is_due(store: Store, empty_postgres_url: str) -> None:
-    now = await store.read(store.database.now)
+@pytest.mark.parametrize("seconds_off", [300, -300])
+async def test_the_servers_clock_decides_what_is_due(
+    store: Store, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch, seconds_off: int
+) -> None:
+    right_seconds, right_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: right_seconds() + seconds_off)
+    monkeypatch.setattr(time, "time_ns", lambda: right_ns() + seconds_off * 1_000_000_000)
+
+    def write(_: sa.Connection, now: int, items: Sequence[None]) -> list[int]:
+        return [now for _ in items]
+
+    told = [await store.read(store.database.now), await store.write(write, None)]
 
     with psycopg.connect(empty_postgres_url) as connection:
         (server,) = connection.execute("SELECT extract(epoch FROM clock_timestamp()) * 1000000").fetchone() or (0,)
-    assert abs(int(server) - now) < 5_000_000
+    assert [now for now in told if abs(int(server) - now) > 5_000_000] == []
 
 
 async def test_a_lock_that_is_held_too_long_is_unavailable(store: Store, empty_postgres_url: str) -> None:

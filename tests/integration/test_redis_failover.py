@@ -1,4 +1,4 @@
-"""A Redis that takes no writes any more: demoted by a failover that leaves its connections open, or full."""
+"""A Redis that takes no writes any more: demoted by a failover that leaves its connections open, full, or gone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from tests.tls_front import copy
 TARGET = "TotvsProtheus"
 WORK = work_stream(TARGET)
 
-Act = Callable[[redis.Redis], Awaitable[None]]
+Act = Callable[[ValkeyServer], Awaitable[None]]
 
 
 class Failover:
@@ -153,43 +153,60 @@ async def test_partners_are_limited_again_after_a_failover(failover: Failover) -
     await limit.stop()
 
 
-async def _demote(valkey: redis.Redis) -> None:
-    await valkey.replicaof("127.0.0.1", free_port())
+async def _demote(server: ValkeyServer) -> None:
+    async with _client(server) as valkey:
+        await valkey.replicaof("127.0.0.1", free_port())
 
 
-async def _promote(valkey: redis.Redis) -> None:
-    await valkey.replicaof("NO", "ONE")
+async def _promote(server: ValkeyServer) -> None:
+    async with _client(server) as valkey:
+        await valkey.replicaof("NO", "ONE")
 
 
-async def _fill(valkey: redis.Redis) -> None:
-    await valkey.config_set("maxmemory", "1")
+async def _fill(server: ValkeyServer) -> None:
+    async with _client(server) as valkey:
+        await valkey.config_set("maxmemory", "1")
 
 
-async def _make_room(valkey: redis.Redis) -> None:
-    await valkey.config_set("maxmemory", "0")
+async def _make_room(server: ValkeyServer) -> None:
+    async with _client(server) as valkey:
+        await valkey.config_set("maxmemory", "0")
 
 
-@pytest.mark.parametrize(("refuse", "take"), [(_demote, _promote), (_fill, _make_room)], ids=["a replica", "full"])
+async def _kill(server: ValkeyServer) -> None:
+    server.kill()
+
+
+async def _start(server: ValkeyServer) -> None:
+    await asyncio.to_thread(server.start)
+
+
+REFUSALS = {"a replica": (_demote, _promote), "full": (_fill, _make_room), "dead": (_kill, _start)}
+
+
+@pytest.mark.parametrize(("refuse", "take"), REFUSALS.values(), ids=REFUSALS)
 async def test_what_is_due_is_not_rung_while_redis_takes_no_writes(
     sqlite_url: str, keys: TestKeys, own_valkey: ValkeyServer, refuse: Act, take: Act
 ) -> None:
-    async with running_intake(sqlite_url, keys, redis_url=own_valkey.url) as hub, _client(own_valkey) as valkey:
-        created = await hub.create()
+    async with running_intake(sqlite_url, keys, redis_url=own_valkey.url) as hub:
         await hub.scheduler.start()
-        await eventually(lambda: valkey.exists("hub:marker"))
+        async with _client(own_valkey) as valkey:
+            await eventually(lambda: valkey.exists("hub:marker"))
+        created = await hub.create()
         (before,) = await hub.rows(tables.integration_requests)
 
         with capture_logs() as lines:
-            await refuse(valkey)
+            await refuse(own_valkey)
             await eventually(lambda: _refusals(lines) >= 1)
             hub.clock.advance(15)
             await eventually(lambda: _refusals(lines) >= 3)
         (row,) = await hub.rows(tables.integration_requests)
         assert (row["due_at"], row["rings"]) == (before["due_at"], before["rings"])
-        await take(valkey)
+        await take(own_valkey)
 
         await hub.relay.start()
-        await eventually(lambda: _is_rung(valkey, created.id))
+        async with _client(own_valkey) as valkey:
+            await eventually(lambda: _is_rung(valkey, created.id))
         await hub.scheduler.stop()
         await hub.relay.stop()
 

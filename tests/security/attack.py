@@ -51,6 +51,7 @@ class Forge:
         self.public: dict[str, Any] = json.loads((folder / "jwks.json").read_text())["keys"][0]
         private = json.loads((folder / "private.json").read_text())["keys"][0]
         self._own = ec.derive_private_key(int.from_bytes(_unb64(private["d"])), ec.SECP256R1())
+        self.own_public = self._own.public_key()
         self.stranger = ec.generate_private_key(ec.SECP256R1())
 
     def header(self, **changes: object) -> dict[str, object]:

@@ -31,8 +31,7 @@ def hs256(forge: Forge, key: bytes) -> str:
 
 
 def public_pem(forge: Forge) -> bytes:
-    public = forge.stranger.public_key()
-    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return forge.own_public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def unsigned(alg: str) -> Make:

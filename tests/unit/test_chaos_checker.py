@@ -13,8 +13,8 @@ from tests.chaos.load import Promise
 TARGET = "MustBeAsked"
 
 
-def promise(request_id: str = "r1", external_id: str = "e1") -> Promise:
-    return Promise(request_id=request_id, external_id=external_id, target=TARGET, at=1.0)
+def promise(request_id: str = "r1", external_id: str = "e1", *, is_good: bool = True) -> Promise:
+    return Promise(request_id=request_id, external_id=external_id, target=TARGET, is_good=is_good, at=1.0)
 
 
 def move(before: str | None, after: str, attempt: int = 0) -> Entry:
@@ -124,8 +124,9 @@ def test_two_requests_for_one_external_id_are_a_duplicate() -> None:
     assert breaches(found) == [Breach.DUPLICATED]
 
 
-def test_failed_as_not_applied_with_an_order_is_untrue() -> None:
-    assert breaches(findings([failed("external_unavailable")], [order()])) == [Breach.UNTRUE]
+@pytest.mark.parametrize("reason", ["external_rejected", "external_unavailable", "timeout"])
+def test_failed_as_not_applied_with_an_order_is_untrue(reason: str) -> None:
+    assert breaches(findings([failed(reason)], [order()])) == [Breach.UNTRUE]
 
 
 def test_failed_as_unknown_may_have_an_order() -> None:
@@ -206,7 +207,7 @@ def test_a_failure_without_a_dead_letter_is_a_gap() -> None:
     assert breaches(findings([failed(dead_letters=0)], [])) == [Breach.GAP]
 
 
-def test_a_payload_that_does_not_fit_needs_no_dead_letter() -> None:
+def test_only_a_payload_that_does_not_fit_is_called_invalid_and_needs_no_dead_letter() -> None:
     invalid = failed(
         "validation_failed",
         attempts=0,
@@ -214,4 +215,9 @@ def test_a_payload_that_does_not_fit_needs_no_dead_letter() -> None:
         history=(*ARRIVAL[:2], move("Processing", "Failed")),
     )
 
-    assert findings([invalid], []) == []
+    assert findings([invalid], [], [promise(is_good=False)]) == []
+    assert breaches(findings([invalid], [])) == [Breach.UNTRUE]
+
+
+def test_a_payload_that_does_not_fit_and_was_delivered_is_untrue() -> None:
+    assert breaches(findings([completed()], [order()], [promise(is_good=False)])) == [Breach.UNTRUE]
