@@ -15,6 +15,7 @@ from chassis.batcher import Batcher
 from chassis.deadlines import Deadlines
 from chassis.errors import (
     HubError,
+    KeySetUnavailable,
     OutcomeNotKnown,
     Overloaded,
     PermissionDenied,
@@ -57,6 +58,8 @@ LARGE_BATCH = 24
 PATIENCE_SECONDS = 2.0
 #: Once intake is known to be away, nobody waits for it.
 IMPATIENCE_SECONDS = 0.05
+#: Of the gateway's own token, before anything of a call was begun.
+_REFUSALS = (Unauthenticated, KeySetUnavailable, PermissionDenied)
 
 
 class IntakeClient:
@@ -140,7 +143,7 @@ class IntakeClient:
             )
         except ServiceUnavailable as error:
             raise _outcome_not_known() from error
-        except (Unauthenticated, PermissionDenied) as error:
+        except _REFUSALS as error:
             raise _own_trouble(error) from error
         return [_item_result(result) for result in response.results]
 
@@ -154,7 +157,7 @@ class IntakeClient:
                 return await self._client.unary(method, request)
         except OutcomeNotKnown as error:
             raise ServiceUnavailable("The answer did not come in time; repeat the call in a moment.") from error
-        except (Unauthenticated, PermissionDenied) as error:
+        except _REFUSALS as error:
             raise _own_trouble(error) from error
 
     async def _require_intake(self) -> None:
