@@ -40,9 +40,11 @@ async def serving(keys: TestKeys, files: TlsFiles) -> AsyncIterator[int]:
         application, f"127.0.0.1:{port}", Readiness(client), grace_seconds=1, announce_seconds=0, tls=files
     )
     await server.start()
-    yield port
-    await server.stop()
-    await client.stop()
+    try:
+        yield port
+    finally:
+        await server.stop()
+        await client.stop()
 
 
 async def shown_to(authority: Authority, port: int, name: str, version: ssl.TLSVersion) -> bytes:
