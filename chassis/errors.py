@@ -14,7 +14,7 @@ HubError
 ├── Overloaded                  RESOURCE_EXHAUSTED    + RetryInfo
 │   ├── BacklogFull · RateLimited
 ├── Unavailable                 UNAVAILABLE           + RetryInfo
-│   ├── StorageUnavailable · ServiceUnavailable · PayloadNotReadable
+│   ├── StorageUnavailable · ServiceUnavailable · KeySetUnavailable · PayloadNotReadable
 ├── OutcomeNotKnown             DEADLINE_EXCEEDED
 └── InternalError               INTERNAL              a bug of ours; says nothing but that
 
@@ -197,6 +197,12 @@ class ServiceUnavailable(Unavailable):
     """Another service of the hub cannot be reached."""
 
     reason = "SERVICE_UNAVAILABLE"
+
+
+class KeySetUnavailable(Unavailable):
+    """The token's key may be in a set that could not be read yet: the call was refused before it began."""
+
+    reason = "KEY_SET_UNAVAILABLE"
 
 
 class PayloadNotReadable(Unavailable):

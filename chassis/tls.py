@@ -48,7 +48,7 @@ class TlsFiles:
         self._seen = self._stamp()
         self._looks_again_at = time.monotonic() + CHECK_SECONDS
         try:
-            self.current = self._read()
+            self.current, self._server_context = self._read()
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
                 f"The certificate {certificate} and its key {key} cannot be used "
@@ -65,7 +65,7 @@ class TlsFiles:
         if stamp == self._seen:
             return False
         try:
-            self.current = self._read()
+            self.current, self._server_context = self._read()
         except (OSError, ssl.SSLError) as error:  # half of it is written; the next look tells
             log.warning("Certificate cannot be read", path=str(self._paths[0]), reason=type(error).__name__)
             return False
@@ -73,21 +73,22 @@ class TlsFiles:
         log.info("Certificate read again", path=str(self._paths[0]))
         return True
 
-    def load_into(self, context: ssl.SSLContext) -> None:
-        """Have a context use the current files for the handshakes to come. Raises: OSError, ssl.SSLError."""
-        context.load_cert_chain(self._paths[0], self._paths[1])
-
     def server_context(self) -> ssl.SSLContext:
-        """A context for a server; TLS 1.2 and newer."""
+        """A context for a server, TLS 1.2 and newer; each handshake is made with the files as they were read last."""
+        listening = self._server_context
+        listening.sni_callback = self._use_current  # for every handshake, also of a client that names no server
+        return listening
+
+    def _use_current(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        connection.context = self._server_context
+
+    def _read(self) -> tuple[Material, ssl.SSLContext]:
+        # a new one for each pair: a context that loads a second keeps the first too if its key is of another kind
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.load_into(context)
-        return context
-
-    def _read(self) -> Material:
-        self.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # checks that the two fit
+        context.load_cert_chain(self._paths[0], self._paths[1])  # checks that the two fit
         texts = [path.read_bytes() for path in self._paths]
-        return Material(certificate=texts[0], key=texts[1], ca=texts[2] if len(texts) > 2 else None)
+        return Material(certificate=texts[0], key=texts[1], ca=texts[2] if len(texts) > 2 else None), context
 
     def _stamp(self) -> list[tuple[int, int]]:
         """What changes with the files; nothing for one that is missing."""

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet
+from joserfc.jws import extract_compact
 
 from chassis.access import MAX_NAME, Caller, PartnerLimits, is_name
-from chassis.errors import ConfigurationError, Unauthenticated
+from chassis.errors import ConfigurationError, KeySetUnavailable, Unauthenticated
 from chassis.json_text import check_json
 from chassis.logs import get_logger
 
@@ -50,6 +51,11 @@ SERVICE_TOKEN_SECONDS = 300
 class KeySource(Protocol):
     """Where public keys come from."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the current key set holds all that there should be; until then an unknown key may be a good one."""
+        ...
+
     async def keys(self, *, refresh: bool) -> KeySet:
         """The current key set; with `refresh` read it again, if the last reading is old enough."""
         ...
@@ -58,18 +64,20 @@ class KeySource(Protocol):
 class JwksSource:
     """Key sets from files or https URLs, separated by commas; a component.
 
-    Of each the last good set is kept when a reading fails. A hub whose partners' tokens come from an issuer of their
-    own names the issuer's set and its own, which its service tokens are checked with.
+    Of each the last good set is kept when a reading fails; one that was never read may hold any key that is not known.
+    A hub whose partners' tokens come from an issuer of their own names the issuer's set and its own, which its service
+    tokens are checked with.
     """
 
     def __init__(self, location: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._locations = [each.strip() for each in location.split(",")]
+        self._locations = list(dict.fromkeys(each for part in location.split(",") if (each := part.strip())))
         for each in self._locations:
             if each.startswith("http://"):
                 raise ConfigurationError(f"HUB_JWT_JWKS={each} is not encrypted; use https or a file")
         self._now = now
         self._sets: dict[str, KeySet] = {}
         self._keys: KeySet | None = None
+        self.is_complete = False
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
         self._https: HttpsKeySets | None = None
@@ -114,6 +122,7 @@ class JwksSource:
                 log.warning("Key set cannot be read", location=location, reason=reason)
         if self._sets:
             self._keys = KeySet([key for each in self._sets.values() for key in each.keys])
+            self.is_complete = len(self._sets) == len(self._locations)
 
     async def _fetch(self, location: str) -> bytes:
         if not location.startswith("https://"):
@@ -164,7 +173,8 @@ class TokenVerifier:
     async def verify_header(self, header: str | None) -> Caller:
         """Verify the value of an Authorization header or metadata entry.
 
-        Raises: Unauthenticated with a reason that says what to do.
+        Raises: Unauthenticated with a reason that says what to do; KeySetUnavailable when the key it names may be in a
+        set that could not be read yet.
         """
         header = header or ""
         digest = hashlib.sha256(header.encode()).digest()  # what is remembered holds no token
@@ -186,6 +196,8 @@ class TokenVerifier:
                     check_json(urlsafe_b64decode(part + "=="))  # a claim twice, NaN: which would count?
             except (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
                 if refresh:
+                    if not self._source.is_complete and _is_of_an_unknown_key(token, keys, error):
+                        raise KeySetUnavailable("Tokens cannot be checked now; repeat the call in a moment.") from error
                     raise Unauthenticated("The token's signature is not valid here; ask for a new one.") from error
                 continue
             # the hub knows no extension that could be critical; an empty list is not allowed (RFC 7515, 4.1.11)
@@ -313,6 +325,14 @@ def _bearer_token(header: str) -> str:
     if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
         raise Unauthenticated("The token is not a signed JWT; ask for a new one.")
     return token
+
+
+def _is_of_an_unknown_key(token: str, keys: KeySet, error: Exception) -> bool:
+    """Whether a token was refused for nothing else than that none of the keys is the one it names."""
+    if not isinstance(error, InvalidKeyIdError):
+        return False
+    kid = extract_compact(token.encode()).headers().get("kid")
+    return kid not in [key.kid for key in keys]
 
 
 def _scopes(claims: dict[str, object]) -> frozenset[str]:

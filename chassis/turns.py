@@ -17,11 +17,18 @@ class Turns:
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
-    async def take(self, compute: Callable[[], Result]) -> Result:
-        """Compute when it is our turn. Raises: what `compute` raises."""
-        async with self._turn:
+    async def take(self, compute: Callable[[], Result], *, within_seconds: float | None = None) -> Result:
+        """Compute when it is our turn.
+
+        Raises: TimeoutError when it does not come `within_seconds`; what `compute` raises.
+        """
+        async with asyncio.timeout(within_seconds):
+            await self._turn.acquire()
+        try:
             started = time.perf_counter()
             try:
                 return compute()
             finally:
                 await asyncio.sleep(PAUSE_FACTOR * (time.perf_counter() - started))
+        finally:
+            self._turn.release()

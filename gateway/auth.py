@@ -16,7 +16,7 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, scopes: frozenset[
     """Verify the token of a call and that it opens the route.
 
     Raises: Unauthenticated; PermissionDenied; MalformedRequest for two tokens; ServiceUnavailable when there are no
-    keys to check with.
+    keys to check with, KeySetUnavailable when one set of them is missing.
     """
     values = headers_of(scope).get(b"authorization")
     if not values:

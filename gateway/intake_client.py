@@ -5,7 +5,7 @@ the call has left it may have.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -15,6 +15,7 @@ from chassis.batcher import Batcher
 from chassis.deadlines import Deadlines
 from chassis.errors import (
     HubError,
+    KeySetUnavailable,
     OutcomeNotKnown,
     Overloaded,
     PermissionDenied,
@@ -26,6 +27,7 @@ from chassis.logs import get_logger
 from chassis.rpc_client import RpcClient
 from chassis.status import from_status
 from chassis.telemetry import Telemetry
+from chassis.turns import Turns
 from gateway.mapping import to_limits
 from integrationhub.intake.v1.intake_pb2 import (
     BatchCreateIntegrationRequestsRequest,
@@ -48,8 +50,11 @@ MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 #: Of a system that a partner's token names, at least: intake bounds a message's fields (chassis/message_fields.py).
 NAME_WEIGHT = 200
-#: Creates held here while intake is slow; beyond it the gateway says so at once instead of growing.
+#: Creates held here while intake is slow, or while long ones wait for their turn; beyond it the gateway says so at
+#: once instead of growing.
 MAX_HELD_BYTES = 64 * 1024 * 1024
+#: Of a create's time, so much may pass until its turn comes: what is sent at the last moment ends as not known.
+TURN_SHARE = 0.5
 BATCHES_IN_FLIGHT = 2
 #: Beside a batch of so many another leaves only when it is as large: a batch costs three milliseconds of CPU.
 LARGE_BATCH = 24
@@ -57,6 +62,8 @@ LARGE_BATCH = 24
 PATIENCE_SECONDS = 2.0
 #: Once intake is known to be away, nobody waits for it.
 IMPATIENCE_SECONDS = 0.05
+#: Of the gateway's own token, before anything of a call was begun.
+_REFUSALS = (Unauthenticated, KeySetUnavailable, PermissionDenied)
 
 
 class IntakeClient:
@@ -70,6 +77,7 @@ class IntakeClient:
         # well within the timeout: a create that only waited for a connection was not sent, and must be told so
         self._patience_seconds = min(PATIENCE_SECONDS, timeout_seconds / 2)
         self._held_bytes = 0
+        self._turns = Turns()
         self._is_reachable = True
         on_batch = telemetry.histogram("batch_items").labels(batch="create").observe
         self._batcher: Batcher[CreateIntegrationRequestRequest, BatchCreateResult] = Batcher(
@@ -86,23 +94,46 @@ class IntakeClient:
             self._create_batch, max_items=1, concurrency=BATCHES_IN_FLIGHT, on_batch=on_batch
         )
 
-    async def create(self, request: CreateIntegrationRequestRequest) -> BatchCreateResult:
+    async def create(
+        self, request: CreateIntegrationRequestRequest, *, deadline: float | None = None
+    ) -> BatchCreateResult:
         """Create one integration request; returns once it is durable, with where the partner's rate stands.
+
+        It ends at `deadline`, an instant of the event loop's clock, or after the client's timeout.
 
         Raises: HubError as intake refused it; ServiceUnavailable when it certainly did not reach intake;
         OutcomeNotKnown when it may have; Overloaded when too much waits here already.
         """
         size = request.ByteSize()
         if self._held_bytes + size > MAX_HELD_BYTES:
-            raise Overloaded("The hub takes no more for now; repeat the call in a moment.", retry_after_seconds=1)
+            raise _overloaded()
         self._held_bytes += size
         try:
-            with self._deadlines.within(self._timeout_seconds):
+            with self._deadlines.until(deadline) if deadline else self._deadlines.within(self._timeout_seconds):
                 return await (self._batcher if size < LONG_BYTES else self._long).submit(request)
         except TimeoutError:
             raise _outcome_not_known() from None
         finally:
             self._held_bytes -= size
+
+    async def create_in_turn(
+        self, prepare: Callable[[], CreateIntegrationRequestRequest], *, size: int
+    ) -> BatchCreateResult:
+        """Create from a body of `size` bytes that takes long to read; `prepare` reads it when its turn comes.
+
+        Raises: as `create`, Overloaded also when the turn does not come in time; what `prepare` raises.
+        """
+        if self._held_bytes + size > MAX_HELD_BYTES:
+            raise _overloaded()
+        self._held_bytes += size
+        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        try:
+            request = await self._turns.take(prepare, within_seconds=self._timeout_seconds * TURN_SHARE)
+        except TimeoutError:
+            raise _overloaded() from None
+        finally:
+            self._held_bytes -= size
+        return await self.create(request, deadline=deadline)
 
     async def get(self, request_id: str, caller: Caller) -> IntegrationRequest:
         """Read a request of the caller's but its payload. Raises: IntegrationRequestNotFound; ServiceUnavailable."""
@@ -143,7 +174,7 @@ class IntakeClient:
             )
         except ServiceUnavailable as error:
             raise _outcome_not_known() from error
-        except (Unauthenticated, PermissionDenied) as error:
+        except _REFUSALS as error:
             raise _own_trouble(error) from error
         return [_item_result(result) for result in response.results]
 
@@ -157,7 +188,7 @@ class IntakeClient:
                 return await self._client.unary(method, request)
         except OutcomeNotKnown as error:
             raise ServiceUnavailable("The answer did not come in time; repeat the call in a moment.") from error
-        except (Unauthenticated, PermissionDenied) as error:
+        except _REFUSALS as error:
             raise _own_trouble(error) from error
 
     async def _require_intake(self) -> None:
@@ -188,6 +219,10 @@ def _own_trouble(error: HubError) -> ServiceUnavailable:
     """Keep a refusal of the gateway's own token from looking like a refusal of the partner's."""
     log.error("Intake refuses the gateway's token", reason=error.reason, detail=error.message)
     return ServiceUnavailable("The hub cannot take or show requests now; repeat the call in a moment.")
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("The hub takes no more for now; repeat the call in a moment.", retry_after_seconds=1)
 
 
 def _outcome_not_known() -> OutcomeNotKnown:

@@ -5,6 +5,7 @@ gateway.list_query; errors become problems in gateway.edge.
 Journey 1/5. Before: a partner's call. After: intake_service/commands.py.
 """
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,8 +18,6 @@ from chassis.correlation import correlation_id_var, traceparent_var
 from chassis.json_text import LONG_BYTES
 from chassis.logs import bind, get_logger
 from chassis.tracing import Tracing, trace_fields
-from chassis.turns import Turns
-from gateway.bodies import CreateBody
 from gateway.headers import header_text, headers_of, raw_headers
 from gateway.intake_client import IntakeClient
 from gateway.list_query import read_list_query
@@ -35,6 +34,7 @@ from gateway.mapping import (
 )
 from gateway.problems import COLLECTION, rate_headers
 from gateway.request_body import read_json_body
+from integrationhub.intake.v1.intake_pb2 import CreateIntegrationRequestRequest
 
 log = get_logger()
 
@@ -53,7 +53,6 @@ class IntegrationRequestRoutes:
     def __init__(self, intake: IntakeClient, tracing: Tracing) -> None:
         self._intake = intake
         self._tracing = tracing
-        self._long_bodies = Turns()
 
     async def create(self, request: Request) -> Response:
         """Answer 202 once the request is durable."""
@@ -62,19 +61,11 @@ class IntegrationRequestRoutes:
             "api.integration-requests.create", traceparent_var.get(), SpanKind.SERVER
         ) as traceparent:
             text = await read_json_body(request.scope, request.receive)
-            body = read_create_body(text) if len(text) < LONG_BYTES else await self._read_long_body(text)
-            # bound for good: the call has a context of its own
-            bind(partner_id=caller.partner_id, **trace_fields(traceparent))
-            log.info("Integration request received", external_id=body.external_id)
-            created = await self._intake.create(
-                to_create_request(
-                    body,
-                    partner_id=caller.partner_id,
-                    limits=caller.limits,
-                    correlation_id=correlation_id_var.get(),
-                    traceparent=traceparent,
-                )
-            )
+            if len(text) < LONG_BYTES:
+                created = await self._intake.create(_to_request(text, caller, traceparent))
+            else:
+                prepare = partial(_to_request, text, caller, traceparent)
+                created = await self._intake.create_in_turn(prepare, size=len(text))
         stored = created.integration_request
         headers = [(b"location", f"{COLLECTION}/{stored.id}".encode()), _NO_STORE]
         if created.HasField("rate"):
@@ -83,9 +74,6 @@ class IntegrationRequestRoutes:
                 rate_headers(limit=rate.limit, remaining=rate.remaining, reset_seconds=rate.reset_seconds)
             )
         return _JsonResponse(to_accepted_body(stored), headers, 202)
-
-    async def _read_long_body(self, text: bytes) -> CreateBody:
-        return await self._long_bodies.take(lambda: read_create_body(text))
 
     async def get(self, request: Request) -> Response:
         """Answer one request of the caller's partner, or 304 when the caller's copy is current."""
@@ -107,6 +95,21 @@ class IntegrationRequestRoutes:
         request_id = read_id(request.path_params["id"])
         story = await self._intake.list_history(request_id, _caller(request))
         return _JsonResponse(to_history_body(story), [_NO_STORE])
+
+
+def _to_request(text: bytes, caller: Caller, traceparent: str) -> CreateIntegrationRequestRequest:
+    """Read a create. Raises: MalformedRequest; InvalidRequest."""
+    body = read_create_body(text)
+    # bound for good: the call has a context of its own
+    bind(partner_id=caller.partner_id, **trace_fields(traceparent))
+    log.info("Integration request received", external_id=body.external_id)
+    return to_create_request(
+        body,
+        partner_id=caller.partner_id,
+        limits=caller.limits,
+        correlation_id=correlation_id_var.get(),
+        traceparent=traceparent,
+    )
 
 
 def _caller(request: Request) -> Caller:

@@ -6,14 +6,18 @@ is in flight is answered within the grace.
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from chassis.logs import get_logger
 from chassis.settings import split_address
 from chassis.tls import TlsFiles
 from gateway.http_protocol import GatewayProtocol
 from gateway.readiness import Readiness
+
+log = get_logger()
 
 BACKLOG = 2048
 #: Longer than the 60 s of common load balancers: the side that reuses a connection should be the one to close it.
@@ -30,12 +34,20 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Once a second cut slow and idle clients off and look for a new certificate (uvicorn calls each 100 ms)."""
         if counter % 10 == 0:
-            if self._tls is not None and self.config.ssl is not None and self._tls.reload():
-                self._tls.load_into(self.config.ssl)
+            if self._tls is not None:
+                _look(self._tls.reload)
             for connection in list(self.server_state.connections):
                 if isinstance(connection, GatewayProtocol):
-                    connection.cut_off_if_slow()
+                    _look(connection.cut_off_if_slow)
         return await super().on_tick(counter)
+
+
+def _look(at_it: Callable[[], object]) -> None:
+    """Do one thing of a tick; a fault in it must not end the others, and with the ticks every time-out."""
+    try:
+        at_it()
+    except Exception:
+        log.exception("Tick failed")
 
 
 class HttpServer:
@@ -97,5 +109,7 @@ class HttpServer:
         self._readiness.draining = True
         await asyncio.sleep(self._announce_seconds)
         server.should_exit = True
-        await ticks
-        await server.shutdown(sockets=[listener])
+        try:
+            await ticks
+        finally:
+            await server.shutdown(sockets=[listener])

@@ -19,6 +19,7 @@ from chassis.errors import (
     HubError,
     InternalError,
     InvalidRequest,
+    KeySetUnavailable,
     NotFound,
     PayloadTooLarge,
     PermissionDenied,
@@ -61,6 +62,8 @@ REACHABLE_SECONDS = 1.0
 #: How grpc's core says that no connection stood, so that not one byte of the call left this process.
 _NEVER_CONNECTED = ("failed to connect to all addresses", "connections to all backends failing")
 
+#: Of a call as a whole, before anything of it was begun.
+_REFUSALS = (Unauthenticated, KeySetUnavailable, PermissionDenied, NotFound, InvalidRequest)
 #: What the adapter itself says of an item of a batch that it did not try.
 _OWN_REFUSALS = (InvalidRequest.reason, TargetNotFound.reason)
 
@@ -255,7 +258,7 @@ def _fail(futures: Iterable[asyncio.Future[DeliverResponse]], error: BaseExcepti
 
 def _not_delivered(error: HubError) -> NotDelivered | None:
     """Say so if the adapter certainly never began: it refused the call as a whole, or no connection stood."""
-    is_refused = isinstance(error, Unauthenticated | PermissionDenied | NotFound | InvalidRequest)
+    is_refused = isinstance(error, _REFUSALS)
     cause = error.__cause__
     is_unconnected = (
         isinstance(cause, grpc.aio.AioRpcError)

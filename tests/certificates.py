@@ -7,10 +7,12 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from chassis.tls import TlsFiles
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,9 @@ class Authority:
         """Its own certificate."""
         return self.folder / "ca.pem"
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """A certificate for `name`, in files that are replaced when it is issued again."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, name: str, key: PrivateKey | None = None) -> tuple[Path, Path]:
+        """A certificate for `name`, in files that are replaced when it is issued again; for a P-256 key by default."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -70,7 +72,7 @@ class Authority:
         return TlsFiles(certificate=certificate, key=key, ca=ca or self.path)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()

@@ -4,7 +4,7 @@ The server is chassis.rpc's, so tokens, scopes, error details and correlation ar
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +157,7 @@ class GatewayUnderTest:
     app: GatewayApp
     intake: FakeIntake
     intake_server: RpcServer
+    intake_address: str
     keys: TestKeys
     telemetry: Telemetry
     readiness: Readiness
@@ -180,10 +181,15 @@ async def running_gateway(
     timeout_seconds: float = 5.0,
     tracing: Tracing | None = None,
     storage_name: str = STORAGE,
+    issuers: Sequence[str] = (),
 ) -> AsyncIterator[GatewayUnderTest]:
-    """A gateway in front of a running fake intake, whose health tells of its storage under a name."""
+    """A gateway in front of a running fake intake, whose health tells of its storage under a name.
+
+    Both read the key sets of `issuers` beside their own.
+    """
     keys = TestKeys(folder)
-    verifier = TokenVerifier(JwksSource(str(keys.jwks)), issuer=ISSUER, audience=AUDIENCE)
+    source = JwksSource(",".join([*issuers, str(keys.jwks)]))
+    verifier = TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE)
     intake = FakeIntake()
     address = f"127.0.0.1:{free_port()}"
     servicer = Servicer(
@@ -211,6 +217,7 @@ async def running_gateway(
             app=app,
             intake=intake,
             intake_server=intake_server,
+            intake_address=address,
             keys=keys,
             telemetry=telemetry,
             readiness=readiness,
@@ -220,6 +227,7 @@ async def running_gateway(
         await asyncio.wait_for(intake_client.stop(), 10)
         await client.stop()
         await intake_server.stop()
+        await source.stop()
 
 
 class IntakeServicer:

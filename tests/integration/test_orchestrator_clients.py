@@ -7,7 +7,7 @@ import pytest
 
 import chassis.rpc
 from chassis.correlation import correlation_id_var
-from chassis.errors import HubError, InternalError, StorageUnavailable
+from chassis.errors import HubError, InternalError, KeySetUnavailable, StorageUnavailable
 from chassis.logs import bind
 from chassis.rpc_client import RpcClient
 from chassis.testing import eventually
@@ -178,6 +178,15 @@ async def test_nothing_was_sent_when_the_adapter_refused_the_token(parts: Surrou
 
     assert [type(error) for error in errors] == [NotDelivered] * len(names)
     assert parts.adapter.deliveries == []
+
+
+async def test_nothing_was_sent_when_the_adapter_could_not_check_the_token(parts: Surroundings) -> None:
+    async def refuse(_: DeliverRequest) -> DeliverResponse:
+        raise KeySetUnavailable("Tokens cannot be checked now; repeat the call in a moment.")
+
+    parts.adapter.answer = refuse
+
+    assert [type(error) for error in await deliver(parts, "a")] == [NotDelivered]
 
 
 async def test_what_the_adapter_refuses_in_a_batch_was_not_sent_either(parts: Surroundings) -> None:

@@ -36,6 +36,7 @@ SAMPLES: list[tuple[HubError, int]] = [
     (errors.StorageUnavailable("Away."), 503),
     (errors.PayloadNotReadable("Sealed."), 503),
     (errors.ServiceUnavailable("Away."), 503),
+    (errors.KeySetUnavailable("Away."), 503),
     (errors.OutcomeNotKnown("Open."), 504),
     (errors.InternalError(), 500),
     (errors.NotCancellable("Not part of REST."), 500),

@@ -28,6 +28,7 @@ SAMPLES: list[HubError] = [
     errors.Unavailable("Away."),
     errors.StorageUnavailable("Away.", retry_after_seconds=3, cause="OperationalError"),
     errors.ServiceUnavailable("Away."),
+    errors.KeySetUnavailable("Away."),
     errors.PayloadNotReadable("Sealed.", retry_after_seconds=60, key="one"),
     errors.OutcomeNotKnown("Too late."),
     errors.InternalError(),
@@ -52,6 +53,7 @@ CODES = {
     "STORAGE_UNAVAILABLE": "UNAVAILABLE",
     "PAYLOAD_NOT_READABLE": "UNAVAILABLE",
     "SERVICE_UNAVAILABLE": "UNAVAILABLE",
+    "KEY_SET_UNAVAILABLE": "UNAVAILABLE",
     "OUTCOME_NOT_KNOWN": "DEADLINE_EXCEEDED",
     "INTERNAL": "INTERNAL",
 }

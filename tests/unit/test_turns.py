@@ -33,3 +33,19 @@ async def test_a_computation_that_fails_gives_its_turn_back() -> None:
         await turns.take(lambda: 1 // 0)
 
     assert await turns.take(lambda: 1) == 1
+
+
+async def test_a_turn_that_does_not_come_in_time_is_not_waited_for() -> None:
+    turns = Turns()
+    first = asyncio.create_task(turns.take(busy))
+    await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await turns.take(lambda: pytest.fail("its turn had not come"), within_seconds=BUSY_SECONDS / 2)
+
+    await first
+    assert await turns.take(lambda: 1) == 1
+
+
+async def test_a_turn_that_has_come_is_not_given_up() -> None:
+    assert await Turns().take(busy, within_seconds=BUSY_SECONDS / 2)

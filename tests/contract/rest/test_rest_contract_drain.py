@@ -5,8 +5,10 @@ import socket
 
 import httpx
 import pytest
+import uvicorn
 
 from chassis.testing import eventually, free_port
+from gateway.http_protocol import GatewayProtocol
 from gateway.server import HttpServer
 from tests.fakes import GatewayUnderTest
 from tests.raw_http import Served
@@ -81,3 +83,44 @@ async def test_a_taken_port_is_named(hub: GatewayUnderTest) -> None:
 
         with pytest.raises(OSError, match=f"The port of {address} is taken"):
             await server.start()
+
+
+async def test_a_fault_at_one_connection_ends_no_time_out_of_another(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[GatewayProtocol] = []
+
+    def fail_at_the_first(connection: GatewayProtocol) -> None:
+        looked_at.append(connection)
+        if connection is looked_at[0]:
+            raise RuntimeError("a bug")
+        cut_off_if_slow(connection)
+
+    cut_off_if_slow = GatewayProtocol.cut_off_if_slow
+    monkeypatch.setattr(GatewayProtocol, "cut_off_if_slow", fail_at_the_first)
+    monkeypatch.setattr("gateway.http_protocol.HEAD_SECONDS", 0.1)
+    silent = [asyncio.create_task((await served.connect()).is_closed()) for _ in range(2)]
+
+    closed, open_ = await asyncio.wait(silent, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+
+    assert [await each for each in closed] == [True]
+    for each in open_:
+        each.cancel()
+
+
+async def test_stopping_closes_the_door_though_the_ticks_have_failed(
+    hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: uvicorn.Server, __: int) -> bool:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", fail)
+    port = free_port()
+    server = HttpServer(hub.app, f"127.0.0.1:{port}", hub.readiness, grace_seconds=1, announce_seconds=0)
+    await server.start()
+
+    with pytest.raises(RuntimeError):
+        await server.stop()
+
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -104,7 +104,10 @@ async def test_a_bad_item_of_a_batch_harms_no_other(client: httpx.AsyncClient, h
     assert [answer.status_code for answer in answers] == [202, 422] * 20
 
 
-async def test_a_batch_stays_below_what_intake_takes(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
+async def test_a_batch_stays_below_what_intake_takes(
+    client: httpx.AsyncClient, hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.turns.PAUSE_FACTOR", 0)  # they all have their turn in time
     payload = f'{{"a":"{"x" * 1_000_000}"}}'
 
     answers = await asyncio.gather(
@@ -215,7 +218,10 @@ async def test_creates_wait_out_a_restart_of_intake(client: httpx.AsyncClient, h
     assert answer.status_code == 202
 
 
-async def test_too_much_waiting_is_refused_at_once(client: httpx.AsyncClient, hub: GatewayUnderTest) -> None:
+async def test_too_much_waiting_is_refused_at_once(
+    client: httpx.AsyncClient, hub: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.turns.PAUSE_FACTOR", 0)  # they all have their turn in time
     hang = asyncio.Event()
     hub.intake.before_batch = hang.wait
     payload = f'{{"a":"{"x" * 1_000_000}"}}'
