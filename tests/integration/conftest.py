@@ -1,4 +1,4 @@
-"""What the orchestrator's tests share: its neighbours as fakes behind real servers, and the Valkey as they see it."""
+"""What tests share: the orchestrator's neighbours as fakes behind real servers, and the Valkey as a test sees it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,3 +25,10 @@ async def db(valkey: ValkeyServer) -> AsyncIterator[Any]:
     await client.flushall()
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+async def watcher(redis_url: str) -> AsyncIterator[redis.Redis]:
+    """The streams of the hub under test, as a test reads them."""
+    async with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client

@@ -36,12 +36,6 @@ async def hub(database_url: str, keys: TestKeys, redis_url: str) -> AsyncIterato
         await intake.relay.stop()
 
 
-@pytest.fixture
-async def watcher(redis_url: str) -> AsyncIterator[redis.Redis]:
-    async with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
 async def start_relay(hub: IntakeUnderTest, watcher: redis.Redis) -> None:
     """Start it and wait until it is past its first sweep, during which an event may be published twice."""
     await hub.relay.start()

@@ -10,34 +10,20 @@ import redis.asyncio as redis
 from chassis.errors import Unavailable
 from chassis.testing import TestKeys, eventually
 from intake_service import outbox
-from intake_service.events import About, created
-from intake_service.store.changes import add
 from tests.intake import IntakeUnderTest, running_intake
+from tests.left_behind import left_behind
 
 WORK = "hub:work:TotvsProtheus"
+#: Of as many commits.
 ROWS = 500
 
 
 @pytest.fixture
 async def hub(database_url: str, keys: TestKeys, redis_url: str) -> AsyncIterator[IntakeUnderTest]:
     async with running_intake(database_url, keys, redis_url=redis_url) as intake:
-        await intake.store.write(_left_behind, None)
+        await intake.store.write_many(left_behind, [[f"old-{number}"] for number in range(ROWS)])
         yield intake
         await intake.relay.stop()
-
-
-@pytest.fixture
-async def watcher(redis_url: str) -> AsyncIterator[redis.Redis]:
-    async with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
-def _left_behind(connection: Any, now: int, items: Any) -> list[None]:
-    """Write the events of ROWS commits, as a process does that dies before it publishes them."""
-    for number in range(ROWS):
-        about = About(f"old-{number}", f"old-{number}", "c", "", "TotvsProtheus")
-        add(connection, now - 10_000_000, [], [created(about, now - 10_000_000)])
-    return [None] * len(items)
 
 
 async def test_a_ring_is_not_lost_while_the_relay_catches_up(hub: IntakeUnderTest, watcher: redis.Redis) -> None:

@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from chassis.testing import TestKeys, eventually
 from intake_service import outbox
-from intake_service.events import About, created
-from intake_service.store.changes import add
 from tests.intake import IntakeUnderTest, running_intake
+from tests.left_behind import left_behind
 
 WORK = "hub:work:TotvsProtheus"
 
@@ -31,24 +30,6 @@ async def second(postgres_url: str, keys: TestKeys, redis_url: str) -> AsyncIter
     async with running_intake(postgres_url, keys, real_time=True, redis_url=redis_url) as intake:
         yield intake
         await intake.relay.stop()
-
-
-@pytest.fixture
-async def watcher(redis_url: str) -> AsyncIterator[redis.Redis]:
-    async with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
-def left_behind(connection: sa.Connection, now: int, items: Sequence[Sequence[str]]) -> list[None]:
-    """Write requests' events as a process does that dies before it publishes them, long enough ago to be swept."""
-    at = now - 10_000_000
-    for names in items:
-        about = [
-            About(request_id=name, external_id=name, correlation_id="c", traceparent="", target_system="TotvsProtheus")
-            for name in names
-        ]
-        add(connection, at, [], [created(each, at) for each in about])
-    return [None] * len(items)
 
 
 async def rings(watcher: redis.Redis) -> Counter[str]:
