@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,17 @@ async def stored_payload(hub: IntakeUnderTest, request_id: str) -> str:
     return str(row["payload_json"])
 
 
+@asynccontextmanager
+async def without_the_key_of_one(
+    url: str, keys: TestKeys, folder: Path
+) -> AsyncIterator[tuple[IntakeUnderTest, pb.IntegrationRequest]]:
+    """An intake whose ring lacks the key of one request, which an earlier one has stored."""
+    async with running_intake(url, keys, payload_keys=ring(folder, "one", one=os.urandom(32))) as earlier:
+        lost = await earlier.create("lost")
+    async with running_intake(url, keys, payload_keys=ring(folder, "two", two=os.urandom(32))) as hub:
+        yield hub, lost
+
+
 async def test_a_payload_is_sealed_in_the_database_and_whole_for_those_who_may_read(
     database_url: str, keys: TestKeys, tmp_path: Path
 ) -> None:
@@ -72,9 +85,7 @@ async def test_old_payloads_stay_readable_when_the_key_is_changed(
 
 
 async def test_a_missing_key_is_said_and_nothing_else_suffers(sqlite_url: str, keys: TestKeys, tmp_path: Path) -> None:
-    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
-        lost = await hub.create("lost")
-    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+    async with without_the_key_of_one(sqlite_url, keys, tmp_path) as (hub, lost):
         refusal = await refused(hub.get(lost.id))
         other = await hub.create("other")
 
@@ -85,9 +96,7 @@ async def test_a_missing_key_is_said_and_nothing_else_suffers(sqlite_url: str, k
 async def test_the_log_names_the_key_that_is_missing_and_the_caller_is_told_of_no_setting(
     sqlite_url: str, keys: TestKeys, tmp_path: Path
 ) -> None:
-    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
-        lost = await hub.create("lost")
-    async with running_intake(sqlite_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+    async with without_the_key_of_one(sqlite_url, keys, tmp_path) as (hub, lost):
         with capture_logs() as lines:
             refusal = await refused(hub.get(lost.id))
             await hub.claim(lost.id)
@@ -102,9 +111,7 @@ async def test_the_log_names_the_key_that_is_missing_and_the_caller_is_told_of_n
 async def test_what_became_of_a_request_is_told_without_its_key(
     database_url: str, keys: TestKeys, tmp_path: Path
 ) -> None:
-    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
-        lost = await hub.create("lost")
-    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+    async with without_the_key_of_one(database_url, keys, tmp_path) as (hub, lost):
         wanted = pb.GetIntegrationRequestRequest(id=lost.id, without_payload=True)
         answer = await hub.requests.GetIntegrationRequest(wanted, metadata=hub.partner())
 
@@ -155,9 +162,7 @@ async def test_a_request_that_cannot_be_opened_waits_and_no_other_waits_for_it(
 async def test_a_request_that_cannot_be_opened_ends_at_its_deadline_and_can_be_corrected(
     database_url: str, keys: TestKeys, tmp_path: Path
 ) -> None:
-    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "one", one=os.urandom(32))) as hub:
-        lost = await hub.create("lost")
-    async with running_intake(database_url, keys, payload_keys=ring(tmp_path, "two", two=os.urandom(32))) as hub:
+    async with without_the_key_of_one(database_url, keys, tmp_path) as (hub, lost):
         at_rest = await stored_payload(hub, lost.id)
         hub.clock.advance(TTL_SECONDS)
         await hub.due()
