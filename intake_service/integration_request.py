@@ -27,6 +27,9 @@ LEASE_SECONDS = 75
 LEASE_MARGIN_SECONDS = 15
 #: Claimed this often without an outcome, a request is taken to kill its workers.
 MAX_CLAIMS = 5
+#: What has lost so many workers may be what kills them; each such goes on so long after another.
+SUSPECT_CLAIMS = 2
+SUSPECT_SECONDS = 1
 
 
 class Status(StrEnum):

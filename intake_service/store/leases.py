@@ -12,6 +12,8 @@ from chassis.many_rows import ManyRows
 from intake_service.events import OutboxRow
 from intake_service.integration_request import (
     SECOND,
+    SUSPECT_CLAIMS,
+    SUSPECT_SECONDS,
     WORKER_SILENCE_SECONDS,
     Claimable,
     Failed,
@@ -33,9 +35,6 @@ from intake_service.store.tables import workers
 
 #: No worker's name: its row says when a step of the clock was last made up for.
 CLOCK = ""
-#: What has lost so many workers may be what kills them.
-SUSPECT_CLAIMS = 2
-SUSPECT_SECONDS = 1
 _BEAT = ManyRows(workers, ["worker_id", "beat_at"], unless_there=["worker_id"], else_set=["beat_at"])
 
 
