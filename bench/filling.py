@@ -109,7 +109,7 @@ class _Finished:
         self.created_at = created_at
         self.ended_at = created_at + 8_000
         self.id = _id(created_at, chance)
-        self.correlation_id = str(UUID(int=chance.getrandbits(128), version=4))
+        self.correlation_id = _id(created_at, chance)
         self.partner_id = PARTNERS[number % len(PARTNERS)]
         self.is_rejected = number % 50 == 3
         self.is_invalid = number % 100 == 7

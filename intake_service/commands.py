@@ -15,6 +15,7 @@ from chassis.access import NO_LIMITS, Caller, Owner, PartnerLimits
 from chassis.correlation import clean_correlation_id, clean_traceparent
 from chassis.database import Store
 from chassis.errors import HubError, InternalError, InvalidRequest, RateLimited, StorageUnavailable, Violation
+from chassis.ids import find_id, new_id
 from chassis.json_text import LONG_BYTES
 from chassis.logs import get_logger
 from chassis.rate_limit import Allowance, RateLimit, RateStanding
@@ -24,7 +25,6 @@ from chassis.telemetry import Telemetry
 from chassis.turns import Turns
 from intake_service.backlog import Backlog
 from intake_service.door import Door
-from intake_service.ids import find_id, new_id
 from intake_service.store import dead_letters, leases, requests
 from intake_service.store.rows import StoredRequest
 from intake_service.validation import check_new_request

@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis.access import PartnerLimits
 from chassis.clock import SECOND, Micros, from_timestamp, to_timestamp
 from chassis.errors import InvalidRequest, Violation
+from chassis.ids import parse_id
 from chassis.rate_limit import RateStanding
 from intake_service import integration_request as flow
-from intake_service.ids import parse_id
 from intake_service.integration_request import FailureReason, Status, is_own_doubt
 from intake_service.store.changes import Call
 from intake_service.store.leases import Announcement, ClaimAnswer, Report

@@ -18,8 +18,8 @@ from chassis.errors import (
     PayloadNotReadable,
     Violation,
 )
+from chassis.ids import parse_id
 from chassis.logs import get_logger
-from intake_service.ids import parse_id
 from intake_service.store import dead_letters, reads
 from intake_service.store.dead_letters import Selection
 from intake_service.store.payloads import trouble_fields

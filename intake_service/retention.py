@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 from chassis.clock import SECOND, Micros
 from chassis.database import Store
+from chassis.ids import first_id_at
 from chassis.logs import get_logger
 from chassis.service import Loop
 from chassis.telemetry import Telemetry
-from intake_service.ids import first_id_at
 from intake_service.store.retention import Sweep, Swept, newest_change, sweep
 
 log = get_logger()

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from chassis.access import Caller
 from chassis.clock import to_rfc3339
 from chassis.errors import InvalidRequest, Violation
+from chassis.ids import parse_id
 from intake_service.commands import Commands
-from intake_service.ids import parse_id
 from intake_service.mapping import optional_instant
 from intake_service.queries import Queries
 from intake_service.store.dead_letters import Selection, Settle

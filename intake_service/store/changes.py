@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from chassis.ids import new_id
 from chassis.many_rows import ManyRows, Write, execute_together
 from intake_service import events
 from intake_service.events import Event, OutboxRow
-from intake_service.ids import new_id
 from intake_service.integration_request import Standing, Status, path
 from intake_service.store import outbox
 from intake_service.store.rows import STANDING_COLUMNS, StoredRequest

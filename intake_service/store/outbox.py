@@ -11,9 +11,9 @@ import msgspec
 import sqlalchemy as sa
 
 from chassis.driver import texts, touch
+from chassis.ids import new_id
 from chassis.many_rows import FewRows, Write, execute_together
 from intake_service.events import Event, OutboxRow
-from intake_service.ids import new_id
 from intake_service.store.rows import among, listed
 from intake_service.store.tables import outbox_batches, outbox_before_0005
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from bench.filling import TARGET, fill
 from chassis.access import Owner, PartnerLimits
 from chassis.database import Database, Operation
+from chassis.ids import new_id
 from chassis.testing import FakeClock
-from intake_service.ids import new_id
 from intake_service.integration_request import Completed, Failed, FailureReason, Sending, Status, Step
 from intake_service.store import backlog, dead_letters, due, leases, outbox, reads, requests, retention
 from intake_service.store.tables import metadata

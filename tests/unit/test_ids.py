@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from intake_service.ids import find_id, first_id_at, new_id, parse_id
+from chassis.ids import find_id, first_id_at, new_id, parse_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_it() -> None:

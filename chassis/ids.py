@@ -1,4 +1,4 @@
-"""Ids of requests, outbox rows and dead letters: UUIDv7 (RFC 9562), so that new rows lie beside each other."""
+"""Ids of what is stored, and of what is indexed with it: UUIDv7 (RFC 9562), so that new ones lie beside each other."""
 
 import os
 import re
