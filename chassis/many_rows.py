@@ -3,7 +3,8 @@
 SQLAlchemy prepares each row's parameters anew, which costs more than the database does. Here rows are tuples in the
 order of the statement's columns and hold only what drivers take: str, int, float, bool, None.
 
-    SQLite        the driver executes the statement with each row
+    SQLite        the driver executes the statement with each SEVERAL rows, and with each one of the rest: at every
+                  execution the thread gives the interpreter away, and waits for it while the event loop has work
     PostgreSQL    one statement takes all rows as a JSON document: one for each costs client and server twice as much;
                   and several such statements go there and back together. What all rows of a batch have in common
                   stands once, beside them: the server reads a batch of 60 in half the time. The document's rows are
@@ -12,6 +13,7 @@ order of the statement's columns and hold only what drivers take: str, int, floa
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -21,18 +23,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 from chassis.driver import fetch, touch, touch_each
 
 Columns = Mapping[str, sa.ColumnElement[Any]]
-Change = Callable[[Columns], sa.Update | sa.Delete]
+Change = Callable[[Columns], sa.Update]
 
 #: Of a document's long texts: both sides hold it, PostgreSQL up to 1 GB, and while it is made no other thread runs.
 MAX_DOCUMENT_CHARACTERS = 8 * 1024 * 1024
 #: Fewer rows are not searched for what they have in common.
 FEW_ROWS = 8
+#: Rows of one execution on SQLite. More would leave more of a batch over, to be executed row by row.
+SEVERAL = 32
 _SAME, _ROWS = "same", "rows"
 _encode = msgspec.json.Encoder().encode
 
 
 class ManyRows:
-    """Inserts, updates or deletes."""
+    """Inserts or updates."""
 
     def __init__(
         self,
@@ -42,11 +46,12 @@ class ManyRows:
         *,
         unless_there: Sequence[str] = (),
         else_set: Sequence[str] = (),
+        are_long: bool = False,
     ) -> None:
-        """`change` makes an update or a delete with what it finds for each column's name, in the order of `columns`.
+        """`change` makes an update with what it finds for each column's name, in the order of `columns`.
 
         Without it the rows are inserted, but for those whose columns `unless_there` are in the table already: of these
-        `else_set` are set.
+        `else_set` are set. Rows that `are_long` go one by one on SQLite, whose statements keep what they were given.
         """
         self._table = table
         self._columns = tuple(map(str, columns))  # a quoted name is none for a struct
@@ -54,22 +59,24 @@ class ManyRows:
         self._change = change
         self._unless_there = tuple(unless_there)
         self._else_set = tuple(else_set)
-        self._texts: dict[str, str] = {}
+        self._are_long = are_long
+        #: By dialect and, on SQLite, the number of rows that it takes.
+        self._texts: dict[tuple[str, int], str] = {}
 
     def execute(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         """Execute with all rows; gives how many rows of the table were touched."""
         if not rows:
             return 0
-        text = self.text(connection.dialect)
         if connection.dialect.name == "sqlite":
-            return touch_each(connection, text, rows)
+            return self._execute_in_turn(connection, rows)
+        text = self.text(connection.dialect)
         return sum(touch(connection, text, document) for document in self.documents(rows))
 
-    def text(self, dialect: sa.Dialect) -> str:
-        """The statement as the driver takes it."""
-        text = self._texts.get(dialect.name)
+    def text(self, dialect: sa.Dialect, count: int = 1) -> str:
+        """The statement as the driver takes it; on SQLite for so many rows."""
+        text = self._texts.get((dialect.name, count))
         if text is None:
-            text = self._texts[dialect.name] = self._compile(dialect)
+            text = self._texts[dialect.name, count] = self._compile(dialect, count)
         return text
 
     def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -82,6 +89,17 @@ class ManyRows:
         else:
             yield self._document(rows)
 
+    def _execute_in_turn(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """On SQLite."""
+        rest = len(rows) if self._are_long else len(rows) % SEVERAL
+        touched = 0
+        if groups := [rows[at : at + SEVERAL] for at in range(0, len(rows) - rest, SEVERAL)]:
+            flat = [list(chain.from_iterable(group)) for group in groups]
+            touched += touch_each(connection, self.text(connection.dialect, SEVERAL), flat)
+        if rest:
+            touched += touch_each(connection, self.text(connection.dialect), rows[-rest:])
+        return touched
+
     def _document(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         if len(rows) < FEW_ROWS:
             row = _struct(self._columns)
@@ -92,20 +110,30 @@ class ManyRows:
         each = map(_struct(tuple(own)), *own.values()) if own else [{}] * len(rows)
         return {_SAME: _encode(same).decode(), _ROWS: _encode(list(each)).decode()}
 
-    def _compile(self, dialect: sa.Dialect) -> str:
+    def _compile(self, dialect: sa.Dialect, count: int) -> str:
         if dialect.name == "sqlite":
-            compiled = self._for_each_row().compile(dialect=dialect)
+            compiled = self._for_rows(count).compile(dialect=dialect)
             order = tuple(getattr(compiled, "positiontup", None) or ())
-            if order != tuple(f"b_{name}" for name in self._columns):
+            if order != tuple(f"b_{name}{place}" for place in range(count) for name in self._columns):
                 raise ValueError(f"the statement takes its parameters in another order: {order}")
             return str(compiled)
         return str(self._for_all_rows().compile(dialect=dialect))
 
-    def _for_each_row(self) -> sa.ClauseElement:
-        values = {name: sa.bindparam(f"b_{name}", type_=self._table.c[name].type) for name in self._columns}
-        if self._change is not None:
-            return self._change(values)
-        return self._or_else(sqlite.insert(self._table).values(values))
+    def _for_rows(self, count: int) -> sa.ClauseElement:
+        """With a parameter for each value of so many rows."""
+        types = {name: self._table.c[name].type for name in self._columns}
+        rows = [
+            {name: sa.bindparam(f"b_{name}{place}", type_=type_) for name, type_ in types.items()}
+            for place in range(count)
+        ]
+        if self._change is None:
+            return self._or_else(sqlite.insert(self._table).values(rows))
+        if count == 1:
+            return self._change(rows[0])
+        listed = sa.values(*(sa.column(name, type_) for name, type_ in types.items()))
+        values = listed.data([tuple(row.values()) for row in rows]).cte("listed", nesting=True)
+        # the driver counts the rows of a statement that begins with its verb, so that WITH stands further in
+        return self._change(dict(sa.select(values).subquery("given").c.items()))
 
     def _for_all_rows(self) -> sa.ClauseElement:
         same, each = (sa.cast(sa.bindparam(name, type_=sa.Text), postgresql.JSON) for name in (_SAME, _ROWS))
@@ -132,10 +160,10 @@ class FewRows(ManyRows):
 
     def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         """The statement's parameters for each row."""
-        return (dict(zip(map("b_{}".format, self._columns), row, strict=True)) for row in rows)
+        return (dict(zip(map("b_{}0".format, self._columns), row, strict=True)) for row in rows)
 
     def _for_all_rows(self) -> sa.ClauseElement:
-        return self._for_each_row()
+        return self._for_rows(1)
 
 
 Write = tuple[ManyRows, Sequence[tuple[Any, ...]]]

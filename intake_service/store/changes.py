@@ -4,6 +4,8 @@ Every change of state in the hub goes through `record`. The update is compare-an
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,16 +20,8 @@ from intake_service.store.rows import STANDING_COLUMNS, StoredRequest
 from intake_service.store.tables import dead_letters, history
 from intake_service.store.tables import integration_requests as t
 
-_SET = (*STANDING_COLUMNS, "updated_at")
-_UPDATE = ManyRows(
-    t,
-    (*_SET, "id", "version"),
-    lambda row: (
-        sa.update(t)
-        .where(t.c.id == row["id"], t.c.version == row["version"])
-        .ordered_values(*((t.c[name], row[name]) for name in _SET), (t.c.version, t.c.version + sa.literal_column("1")))
-    ),
-)
+#: The place of `status`, the only field that is no plain value.
+_STATUS = STANDING_COLUMNS.index("status")
 _INSERT_HISTORY = ManyRows(history, [column.name for column in history.columns if column.name != "seq"])
 _INSERT_DEAD_LETTER = ManyRows(
     dead_letters, [column.name for column in dead_letters.columns if not column.name.startswith("settled_")]
@@ -86,7 +80,7 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change], *besi
         return []
     *earlier, last = _waves(changes)
     for wave in earlier:
-        _check(wave, _UPDATE.execute(connection, _update_rows(wave, now)))
+        _check(wave, *execute_together(connection, _update(wave, now)))
     entries: list[HistoryRow] = []
     published: list[Event] = []
     for change in changes:
@@ -96,7 +90,7 @@ def record(connection: sa.Connection, now: int, changes: Sequence[Change], *besi
     rows = outbox.rows_of(published, now)
     updated, *_ = execute_together(
         connection,
-        (_UPDATE, _update_rows(last, now)),
+        _update(last, now),
         (_INSERT_HISTORY, entries),
         outbox.insertion(rows),
         (_INSERT_DEAD_LETTER, [_dead_letter_row(change, now) for change in changes if change.dead_letter]),
@@ -132,10 +126,32 @@ def _waves(changes: Sequence[Change]) -> list[list[Change]]:
     return [list(wave.values()) for wave in waves]
 
 
-def _update_rows(wave: Sequence[Change], now: int) -> list[tuple[Any, ...]]:
-    return [
-        (change.after.status.word, *change.after[1:], now, change.request.id, change.request.version) for change in wave
-    ]
+def _update(wave: Sequence[Change], now: int) -> Write:
+    """Of the columns that have changed in any of them: a third of all, most of the time."""
+    before = zip(*[change.request.standing for change in wave], strict=True)
+    after: list[tuple[Any, ...]] = list(zip(*[change.after for change in wave], strict=True))
+    changed = tuple(place for place, values in enumerate(before) if values != after[place])
+    columns = [after[place] for place in changed]
+    if changed[:1] == (_STATUS,):
+        columns[0] = tuple(status.word for status in columns[0])
+    ids, versions = [change.request.id for change in wave], [change.request.version for change in wave]
+    return _updating(changed), list(zip(*columns, repeat(now, len(wave)), ids, versions, strict=True))
+
+
+@lru_cache(maxsize=128)
+def _updating(places: tuple[int, ...]) -> ManyRows:
+    """What sets these fields of a standing."""
+    names = (*(STANDING_COLUMNS[place] for place in places), "updated_at")
+    version = t.c.version, t.c.version + sa.literal_column("1")
+    return ManyRows(
+        t,
+        (*names, "id", "version"),
+        lambda row: (
+            sa.update(t)
+            .where(t.c.id == row["id"], t.c.version == row["version"])
+            .ordered_values(*((t.c[name], row[name]) for name in names), version)
+        ),
+    )
 
 
 def _check(wave: Sequence[Change], updated: int) -> None:

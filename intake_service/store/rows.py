@@ -80,13 +80,18 @@ def listed(ids: Sequence[str]) -> dict[str, str]:
 
 
 def _locking(dialect: str, *, with_payload: bool, skip_locked: bool) -> sa.Select[Any]:
-    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(among(t.c.id, dialect))
     if dialect == "sqlite":
-        return statement
+        columns = (*_CORE, _SHORT_PAYLOAD) if with_payload else _CORE
+        return sa.select(sa.func.json_group_array(sa.func.json_array(*columns))).where(among(t.c.id, dialect))
+    statement = (WITH_PAYLOAD if with_payload else WITHOUT_PAYLOAD).where(among(t.c.id, dialect))
     # ordered, so that two transactions cannot lock the same rows in opposite order
     return statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
 
 
+#: In characters; a longer payload is read by itself, since JSON may hold it escaped, six bytes for one.
+SHORT_PAYLOAD = 4096
+_SHORT_PAYLOAD = sa.case((sa.func.length(t.c.payload_json) <= sa.literal_column(str(SHORT_PAYLOAD)), t.c.payload_json))
+_PAYLOADS = texts(lambda dialect: sa.select(t.c.id, t.c.payload_json).where(among(t.c.id, dialect)))
 #: By what is wanted (with the payload, skipping what is locked), then by dialect.
 _LOCKING = {
     wanted: texts(partial(_locking, with_payload=wanted[0], skip_locked=wanted[1]))
@@ -100,15 +105,24 @@ def lock_requests(
     """Read requests for a change; no other transaction changes them until this one ends.
 
     With `skip_locked`, those that another transaction holds are left out instead of waited for. On SQLite the
-    whole transaction is the lock (BEGIN IMMEDIATE).
+    whole transaction is the lock (BEGIN IMMEDIATE), and the rows come as one of JSON: at each row that it fetches the
+    thread gives the interpreter away, and waits for it while the event loop has work.
     """
     text = _LOCKING[with_payload, skip_locked][connection.dialect.name]
     rows = fetch(connection, text, listed(ids))
     if connection.dialect.name == "sqlite":
-        rows = list(map(_with_booleans, rows))
+        rows = _from_json(connection, rows[0][0], with_payload=with_payload)
     return {row[0]: to_stored(row) for row in rows}
 
 
-def _with_booleans(row: tuple[Any, ...]) -> tuple[Any, ...]:
+def _from_json(connection: sa.Connection, text: str, *, with_payload: bool) -> list[tuple[Any, ...]]:
+    rows: list[list[Any]] = orjson.loads(text)
+    if with_payload and (long := {row[0]: row for row in rows if row[_PAYLOAD] is None}):
+        for request_id, payload_json in fetch(connection, _PAYLOADS["sqlite"], listed(list(long))):
+            long[request_id][_PAYLOAD] = payload_json
+    return list(map(_with_booleans, rows))
+
+
+def _with_booleans(row: Sequence[Any]) -> tuple[Any, ...]:
     """SQLite has none."""
     return (*row[:_FLAGS], bool(row[_FLAGS]), bool(row[_FLAGS + 1]), *row[_FLAGS + 2 :])

@@ -9,6 +9,7 @@ import pytest
 from chassis.clock import SECOND
 from chassis.testing import TestKeys
 from intake_service.store import tables
+from intake_service.store.rows import SHORT_PAYLOAD
 from integrationhub.intake.v1 import dead_letters_pb2 as letters
 from integrationhub.intake.v1 import intake_pb2 as pb
 from integrationhub.intake.v1 import lifecycle_pb2 as life
@@ -53,6 +54,17 @@ async def test_a_claim_gives_the_lease_and_all_that_a_worker_needs(hub: IntakeUn
     assert lease.claimed_at.ToMicroseconds() == hub.clock.now()
     assert lease.expires_at.ToMicroseconds() == created.created_at.ToMicroseconds() + TTL_SECONDS * SECOND
     assert not lease.HasField("sent_at")
+
+
+async def test_payloads_of_every_length_are_claimed_as_they_were_accepted(hub: IntakeUnderTest) -> None:
+    awkward = '{ "a": 15000.00,\n\t"b": "\\u0000 \\\\ \\" ü 😀", "c": "' + "é\\n" * 10_000 + '"}'
+    edge = '{"a":"' + "é" * (SHORT_PAYLOAD - 8) + '"}'
+    sent = [PAYLOAD, awkward, edge, edge + " ", " " * 9_000 + PAYLOAD]
+    ids = {(await hub.create(f"E-{place}", payload_json=text)).id: text for place, text in enumerate(sent)}
+
+    results = await hub.claim(*ids)
+
+    assert {each.integration_request_id: each.lease.integration_request.payload_json for each in results} == ids
 
 
 async def test_a_second_claimer_gets_not_available(hub: IntakeUnderTest) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from chassis import many_rows
 from chassis.database import Database
-from chassis.many_rows import FEW_ROWS, ManyRows, execute_together
+from chassis.many_rows import FEW_ROWS, SEVERAL, ManyRows, execute_together
 from tests.conftest import DATABASES
 from tests.sent import statements
 
@@ -31,8 +31,7 @@ RENAME = ManyRows(
     ["name", "id"],
     lambda row: sa.update(things).where(things.c.id == row["id"]).ordered_values((things.c.name, row["name"])),
 )
-FORGET = ManyRows(things, ["id"], lambda row: sa.delete(things).where(things.c.id == row["id"]))
-
+INSERT_ONE_BY_ONE = ManyRows(things, COLUMNS, are_long=True)
 
 notes = sa.Table("notes", things.metadata, sa.Column("id", sa.Integer, primary_key=True))
 NOTE = ManyRows(notes, ["id"])
@@ -60,10 +59,43 @@ def names(connection: sa.Connection) -> dict[int, str]:
 def test_says_how_many_rows_were_touched(connection: sa.Connection) -> None:
     added = INSERT.execute(connection, named("a", "b", "c"))
     renamed = RENAME.execute(connection, [("A", 0), ("C", 2), ("nobody", 99)])
-    forgotten = FORGET.execute(connection, [(1,), (98,)])
 
-    assert (added, renamed, forgotten) == (3, 2, 1)
-    assert names(connection) == {0: "A", 2: "C"}
+    assert (added, renamed) == (3, 2)
+    assert names(connection) == {0: "A", 1: "b", 2: "C"}
+
+
+@pytest.mark.parametrize("count", [SEVERAL - 1, SEVERAL, SEVERAL + 1, 3 * SEVERAL + 5])
+def test_every_row_of_a_large_batch_is_touched_once(connection: sa.Connection, count: int) -> None:
+    added = INSERT.execute(connection, named(*(f"thing {number}" for number in range(count))))
+    renamed = RENAME.execute(connection, [(f"THING {number}", number) for number in range(1, count + 1)])
+
+    assert (added, renamed) == (count, count - 1)
+    assert names(connection) == {0: "thing 0"} | {number: f"THING {number}" for number in range(1, count)}
+
+
+def test_rows_that_are_there_already_are_left_out_of_a_large_batch(connection: sa.Connection) -> None:
+    INSERT.execute(connection, named("thing 1", "thing 70"))
+    given = [(number, f"thing {number}", None, True) for number in range(10, 10 + 3 * SEVERAL)]
+
+    assert INSERT_NEW.execute(connection, given) == 3 * SEVERAL - 1
+    assert len(names(connection)) == 3 * SEVERAL + 1
+
+
+@pytest.mark.parametrize(("insert", "executions"), [(INSERT, 3 + 2), (INSERT_ONE_BY_ONE, 3 * SEVERAL + 2)])
+def test_sqlite_takes_several_rows_at_each_execution_unless_they_may_be_long(
+    tmp_path: Path, insert: ManyRows, executions: int
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
+    executed: list[str] = []
+    with database.engine.begin() as connection:
+        things.metadata.create_all(connection)
+        driven: Any = connection.connection.dbapi_connection
+        driven.set_trace_callback(executed.append)
+        insert.execute(connection, named(*map(str, range(3 * SEVERAL + 2))))
+        driven.set_trace_callback(None)
+    database.dispose()
+
+    assert len(executed) == executions
 
 
 def test_no_rows_are_no_statement(connection: sa.Connection) -> None:
@@ -94,8 +126,8 @@ def test_what_the_rows_have_in_common_is_in_every_one(
 def test_rows_that_have_everything_in_common_are_rows_all_the_same(connection: sa.Connection) -> None:
     INSERT.execute(connection, named("a", "b"))
 
-    assert FORGET.execute(connection, [(0,)] * FEW_ROWS) == 1
-    assert names(connection) == {1: "b"}
+    assert RENAME.execute(connection, [("A", 0)] * FEW_ROWS) > 0
+    assert names(connection) == {0: "A", 1: "b"}
 
 
 def test_what_the_rows_of_a_large_batch_have_in_common_is_sent_once() -> None:
@@ -125,7 +157,7 @@ def test_more_than_one_document_holds_is_written_all_the_same(
 
 def test_a_batch_is_one_statement(connection: sa.Connection) -> None:
     with statements(connection.engine) as sent:
-        INSERT.execute(connection, named(*map(str, range(100))))
+        INSERT.execute(connection, named(*map(str, range(3 * SEVERAL))))
 
     assert len(sent) == 1
 
