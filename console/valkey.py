@@ -58,6 +58,9 @@ def _password(file: Path) -> str:
 def valkey_config(folder: Path, port: int, password: str) -> str:
     """Write the configuration: loopback only, every write in the append-only file, nothing evicted.
 
+    That file is written anew each time it has doubled, mostly events; to compress them then took a third of all the
+    server's CPU, and saves nothing but disk.
+
     Its title stays the command line, so that `ps` shows which state folder it belongs to.
     """
     return f"""bind 127.0.0.1
@@ -70,6 +73,7 @@ logfile ""
 save ""
 appendonly yes
 appendfsync everysec
+rdbcompression no
 maxmemory-policy noeviction
 set-proc-title no
 """

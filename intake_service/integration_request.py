@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 SECOND = 1_000_000
 
@@ -266,8 +266,9 @@ def apply_step(standing: Standing, step: Step, now: int) -> Standing:
                 due_at=now + round((step.timeout_seconds + LEASE_MARGIN_SECONDS) * SECOND),
             )
         case Completed():
-            ended = _handed_back(standing, due_at=None)
-            return ended._replace(
+            return _handed_back(
+                standing,
+                due_at=None,
                 status=Status.COMPLETED,
                 in_doubt=False,
                 external_response_json=step.external_response_json,
@@ -372,8 +373,9 @@ def next_ring(rings: int, now: int, expires_at: int) -> int:
 
 
 def _end_failed(standing: Standing, step: Failed) -> Standing:
-    ended = _handed_back(standing, due_at=None)
-    return ended._replace(
+    return _handed_back(
+        standing,
+        due_at=None,
         status=Status.FAILED,
         in_doubt=standing.in_doubt and step.reason not in _REASONS_WITHOUT_DOUBT,
         failure_reason=step.reason.value,
@@ -381,9 +383,9 @@ def _end_failed(standing: Standing, step: Failed) -> Standing:
     )
 
 
-def _handed_back(standing: Standing, *, due_at: int | None) -> Standing:
+def _handed_back(standing: Standing, *, due_at: int | None, **changes: Any) -> Standing:
     """The lease ends with an outcome, so the claims without one start anew."""
-    return standing._replace(leased_by=None, claims=0, rings=0, due_at=due_at, next_attempt_at=due_at)
+    return standing._replace(leased_by=None, claims=0, rings=0, due_at=due_at, next_attempt_at=due_at, **changes)
 
 
 def _sent_at(standing: Standing, step: InDoubt, now: int) -> int | None:

@@ -158,6 +158,12 @@ def test_valkeys_configuration_takes_any_path() -> None:
     assert 'dir "/home/a b/\\"x\\"\\\\y"\n' in valkey_config(Path('/home/a b/"x"\\y'), 6390, "p")
 
 
+def test_valkey_keeps_every_write_and_spends_no_cpu_on_making_its_file_small() -> None:
+    configured = valkey_config(Path("state"), 6390, "p").splitlines()
+
+    assert {"appendonly yes", "maxmemory-policy noeviction", "rdbcompression no"} <= set(configured)
+
+
 def test_names_the_command_as_it_was_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "my env" / "bin" / "hub"
     script.parent.mkdir(parents=True)
