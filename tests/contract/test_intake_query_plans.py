@@ -16,6 +16,7 @@ from bench.filling import TARGET, fill
 from chassis.access import Owner, PartnerLimits
 from chassis.database import Database, Operation
 from chassis.ids import new_id
+from chassis.many_rows import SEVERAL
 from chassis.testing import FakeClock
 from intake_service.integration_request import Completed, Failed, FailureReason, Sending, Status, Step
 from intake_service.store import backlog, dead_letters, due, leases, outbox, reads, requests, retention
@@ -193,6 +194,20 @@ def test_a_backlog_is_sifted_without_a_look_at_its_rows(filled: Database) -> Non
     assert faults_of(filled, ((name, run) for name, run in reading(new_id()) if name.startswith("list"))) == {}
 
 
+def test_a_large_batch_is_found_by_its_ids(filled: Database) -> None:
+    ids = [new_id() for _ in range(SEVERAL + 5)]
+    done = Completed(external_response_json="{}")
+    batches = (
+        ("create", write(requests.create_requests, *(new(each, f"E-{each}") for each in ids))),
+        ("claim", write(leases.claim_requests, *(leases.Claim("w1", each, {}) for each in ids))),
+        ("complete", write(leases.report_requests, *(leases.Report("w1", each, 1, done, None) for each in ids))),
+    )
+
+    assert faults_of(filled, batches) == {}
+    stored = [filled.read(reads.get_request(each, Owner(partner_id="partner-1"))) for each in ids]
+    assert all(request is not None and request.standing.status is Status.COMPLETED for request in stored)
+
+
 def all_faults(database: Database) -> dict[str, list[str]]:
     return faults_of(database, operations(open_letter(database)))
 
@@ -248,7 +263,8 @@ def faults_on_sqlite(database: Database, statement: str, parameters: Any) -> lis
         return 0
 
     with database.read_engine.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        given = tuple(parameters) if isinstance(parameters, list) else parameters
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given).all()
         if statement.startswith("SELECT"):
             driver: Any = connection.connection.driver_connection
             driver.set_progress_handler(count, STEPS_AT_ONCE)
