@@ -14,6 +14,7 @@ order of the statement's columns and hold only what drivers take: str, int, floa
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ MAX_DOCUMENT_CHARACTERS = 8 * 1024 * 1024
 FEW_ROWS = 8
 #: Rows of one execution on SQLite. More would leave more of a batch over, to be executed row by row.
 SEVERAL = 32
+#: Of the long texts of such a row, on average.
+MOST_CHARACTERS = 4096
 _SAME, _ROWS = "same", "rows"
 _encode = msgspec.json.Encoder().encode
 
@@ -46,12 +49,13 @@ class ManyRows:
         *,
         unless_there: Sequence[str] = (),
         else_set: Sequence[str] = (),
-        are_long: bool = False,
+        one_by_one: bool = False,
     ) -> None:
         """`change` makes an update with what it finds for each column's name, in the order of `columns`.
 
         Without it the rows are inserted, but for those whose columns `unless_there` are in the table already: of these
-        `else_set` are set. Rows that `are_long` go one by one on SQLite, whose statements keep what they were given.
+        `else_set` are set. On SQLite rows go `one_by_one` where a group brings nothing, or where newer versions would
+        find it by another index than its key's.
         """
         self._table = table
         self._columns = tuple(map(str, columns))  # a quoted name is none for a struct
@@ -59,7 +63,7 @@ class ManyRows:
         self._change = change
         self._unless_there = tuple(unless_there)
         self._else_set = tuple(else_set)
-        self._are_long = are_long
+        self._one_by_one = one_by_one
         #: By dialect and, on SQLite, the number of rows that it takes.
         self._texts: dict[tuple[str, int], str] = {}
 
@@ -81,8 +85,7 @@ class ManyRows:
 
     def documents(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         """The statement's parameters, each time with MAX_DOCUMENT_CHARACTERS of long texts at most, or of one row."""
-        size = sum(len(row[place] or "") for row in rows for place in self._long)
-        if size > MAX_DOCUMENT_CHARACTERS and len(rows) > 1:
+        if len(rows) > 1 and self._characters(rows) > MAX_DOCUMENT_CHARACTERS:
             half = len(rows) // 2
             yield from self.documents(rows[:half])
             yield from self.documents(rows[half:])
@@ -90,8 +93,10 @@ class ManyRows:
             yield self._document(rows)
 
     def _execute_in_turn(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-        """On SQLite."""
-        rest = len(rows) if self._are_long else len(rows) % SEVERAL
+        """On SQLite; rows with long texts one by one, since every statement keeps what it was given last."""
+        rest = len(rows) % SEVERAL
+        if self._one_by_one or self._characters(rows) > MOST_CHARACTERS * len(rows):
+            rest = len(rows)
         touched = 0
         if groups := [rows[at : at + SEVERAL] for at in range(0, len(rows) - rest, SEVERAL)]:
             flat = [list(chain.from_iterable(group)) for group in groups]
@@ -99,6 +104,9 @@ class ManyRows:
         if rest:
             touched += touch_each(connection, self.text(connection.dialect), rows[-rest:])
         return touched
+
+    def _characters(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        return sum(sum(map(len, filter(None, map(itemgetter(place), rows)))) for place in self._long)
 
     def _document(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         if len(rows) < FEW_ROWS:

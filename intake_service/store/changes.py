@@ -127,7 +127,7 @@ def _waves(changes: Sequence[Change]) -> list[list[Change]]:
 
 
 def _update(wave: Sequence[Change], now: int) -> Write:
-    """Of the columns that have changed in any of them: a third of all, most of the time."""
+    """Of the columns that have changed in any of them: two fifths of all, most of the time."""
     before = zip(*[change.request.standing for change in wave], strict=True)
     after: list[tuple[Any, ...]] = list(zip(*[change.after for change in wave], strict=True))
     changed = tuple(place for place, values in enumerate(before) if values != after[place])

@@ -26,6 +26,7 @@ _SETTLE = ManyRows(
         .where(d.c.id == row["id"], d.c.state == sa.literal_column("'open'"))
         .ordered_values(*((d.c[name], row[name]) for name in _SETTLED))
     ),
+    one_by_one=True,  # of a group SQLite 3.44 reads every open dead letter
 )
 
 

@@ -17,7 +17,9 @@ from intake_service.store.payloads import payload_keys_of
 from intake_service.store.rows import StoredRequest, among, listed, lock_requests
 from intake_service.store.tables import integration_requests as t
 
-_INSERT = ManyRows(t, [column.name for column in t.columns], unless_there=("partner_id", "external_id"), are_long=True)
+_INSERT = ManyRows(
+    t, [column.name for column in t.columns], unless_there=("partner_id", "external_id"), one_by_one=True
+)
 
 
 class NewRequest(NamedTuple):

@@ -88,7 +88,7 @@ def _locking(dialect: str, *, with_payload: bool, skip_locked: bool) -> sa.Selec
     return statement.order_by(t.c.id).with_for_update(skip_locked=skip_locked)
 
 
-#: In characters; a longer payload is read by itself, since JSON may hold it escaped, six bytes for one.
+#: In characters; a longer payload is read by itself, since JSON would hold it a second time, escaped.
 SHORT_PAYLOAD = 4096
 _SHORT_PAYLOAD = sa.case((sa.func.length(t.c.payload_json) <= sa.literal_column(str(SHORT_PAYLOAD)), t.c.payload_json))
 _PAYLOADS = texts(lambda dialect: sa.select(t.c.id, t.c.payload_json).where(among(t.c.id, dialect)))

@@ -208,6 +208,25 @@ def test_a_large_batch_is_found_by_its_ids(filled: Database) -> None:
     assert all(request is not None and request.standing.status is Status.COMPLETED for request in stored)
 
 
+def test_many_dead_letters_are_settled_by_their_keys(filled: Database) -> None:
+    """SQLite finds a group of them by its index of those that are open from version 3.44 on, all of them each time."""
+    ids = [new_id() for _ in range(SEVERAL + 5)]
+    write(requests.create_requests, *(new(each, f"E-{each}") for each in ids))(filled)
+    write(leases.claim_requests, *(leases.Claim("w1", each, {}) for each in ids))(filled)
+    failed = Failed(reason=FailureReason.EXTERNAL_REJECTED, detail="no", dead_letter=True)
+    write(leases.report_requests, *(leases.Report("w1", each, 1, failed, None) for each in ids))(filled)
+    found = filled.read(dead_letters.select_dead_letters(dead_letters.Selection(ids=tuple(ids))))
+    decisions = [
+        dead_letters.Settle(dead_letter_id=str(row.id), state="discarded", operator="o", reason="r") for row in found
+    ]
+
+    with statements(filled.engine) as sent:
+        settled = filled.transact([(dead_letters.settle_dead_letters, each) for each in decisions])
+
+    assert {each.result for each in settled} == {"discarded"}
+    assert not filled.is_sqlite or not [text for text, _ in sent if "dead_letters" in text and "VALUES" in text]
+
+
 def all_faults(database: Database) -> dict[str, list[str]]:
     return faults_of(database, operations(open_letter(database)))
 

@@ -31,7 +31,7 @@ RENAME = ManyRows(
     ["name", "id"],
     lambda row: sa.update(things).where(things.c.id == row["id"]).ordered_values((things.c.name, row["name"])),
 )
-INSERT_ONE_BY_ONE = ManyRows(things, COLUMNS, are_long=True)
+INSERT_ONE_BY_ONE = ManyRows(things, COLUMNS, one_by_one=True)
 
 notes = sa.Table("notes", things.metadata, sa.Column("id", sa.Integer, primary_key=True))
 NOTE = ManyRows(notes, ["id"])
@@ -81,9 +81,16 @@ def test_rows_that_are_there_already_are_left_out_of_a_large_batch(connection: s
     assert len(names(connection)) == 3 * SEVERAL + 1
 
 
-@pytest.mark.parametrize(("insert", "executions"), [(INSERT, 3 + 2), (INSERT_ONE_BY_ONE, 3 * SEVERAL + 2)])
-def test_sqlite_takes_several_rows_at_each_execution_unless_they_may_be_long(
-    tmp_path: Path, insert: ManyRows, executions: int
+@pytest.mark.parametrize(
+    ("insert", "text", "executions"),
+    [
+        (INSERT, "short", 3 + 2),
+        (INSERT, "x" * 5_000, 3 * SEVERAL + 2),
+        (INSERT_ONE_BY_ONE, "short", 3 * SEVERAL + 2),
+    ],
+)
+def test_sqlite_takes_several_rows_at_each_execution_unless_they_are_long(
+    tmp_path: Path, insert: ManyRows, text: str, executions: int
 ) -> None:
     database = Database(f"sqlite:///{tmp_path / 'things.sqlite3'}")
     executed: list[str] = []
@@ -91,11 +98,11 @@ def test_sqlite_takes_several_rows_at_each_execution_unless_they_may_be_long(
         things.metadata.create_all(connection)
         driven: Any = connection.connection.dbapi_connection
         driven.set_trace_callback(executed.append)
-        insert.execute(connection, named(*map(str, range(3 * SEVERAL + 2))))
+        added = insert.execute(connection, named(*(f"{text} {number}" for number in range(3 * SEVERAL + 2))))
         driven.set_trace_callback(None)
     database.dispose()
 
-    assert len(executed) == executions
+    assert (added, len(executed)) == (3 * SEVERAL + 2, executions)
 
 
 def test_no_rows_are_no_statement(connection: sa.Connection) -> None:
